@@ -1,0 +1,1 @@
+"""The books: one writer thread, read-only readers, and all the SQL that there is."""

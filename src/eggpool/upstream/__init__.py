@@ -1,0 +1,1 @@
+"""Towards the providers: the HTTP client, outbound proxies, model discovery."""

@@ -1,0 +1,1 @@
+"""HTTP in: the data plane, statistics, and who may call them."""
