@@ -60,7 +60,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the configuration file."""
 
 
-class Server(Section):
+class Server(Section, kw_only=True):
     """Where the pool listens and how it treats its callers."""
 
     host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
@@ -78,14 +78,14 @@ class Server(Section):
     client_write_timeout_s: Annotated[
         Seconds, Meta(description="How long a client may leave a reply unread before it is cut off.")
     ] = 120.0
-    shutdown_grace_s: Annotated[
-        float, Meta(ge=0, description="How long running requests may go on after SIGTERM.")
-    ] = 30.0
+    shutdown_grace_s: Annotated[float, Meta(ge=0, description="How long running requests may go on after SIGTERM.")] = (
+        30.0
+    )
     tls_cert: Annotated[str | None, Meta(description="PEM file with the certificate chain; needs tls_key.")] = None
     tls_key: Annotated[str | None, Meta(description="PEM file with the private key; needs tls_cert.")] = None
 
 
-class Upstream(Section):
+class Upstream(Section, kw_only=True):
     """Time-outs and connections towards all providers; a provider may override each of them."""
 
     base_url: Annotated[
@@ -111,7 +111,7 @@ class Upstream(Section):
     ] = 30.0
 
 
-class Database(Section):
+class Database(Section, kw_only=True):
     """The books."""
 
     path: Annotated[
@@ -129,7 +129,7 @@ class Database(Section):
     ] = 200
 
 
-class Models(Section):
+class Models(Section, kw_only=True):
     """Which models there are and under what names."""
 
     refresh_interval_s: Annotated[
@@ -138,7 +138,9 @@ class Models(Section):
     startup_refresh: Annotated[bool, Meta(description="Ask for all lists at start.")] = True
     expose_mode: Annotated[
         Literal["union", "intersection", "healthy_union"],
-        Meta(description="List what any account of a provider has, what all of them have, or what any working one has."),
+        Meta(
+            description="List what any account of a provider has, what all of them have, or what any working one has."
+        ),
     ] = "union"
     stale_after_s: Annotated[int, Meta(gt=0, description="Age at which an account's list counts as stale.")] = 7200
     allow_stale_catalog: Annotated[bool, Meta(description="Go on using stale lists when no newer one can be had.")] = (
@@ -150,7 +152,7 @@ class Models(Section):
     )
 
 
-class Routing(Section):
+class Routing(Section, kw_only=True):
     """How accounts are chosen."""
 
     strategy: Annotated[Literal["quota_fair"], Meta(description="The only strategy.")] = "quota_fair"
@@ -172,7 +174,7 @@ class Routing(Section):
     quota_exhausted_cooldown_seconds: Annotated[float, Meta(ge=0, description="Of old files.", extra=UNUSED)] = 300.0
 
 
-class QuotaLimits(Section):
+class QuotaLimits(Section, kw_only=True):
     """What an account may spend in a window, where no provider tells; orders accounts."""
 
     five_hour_microdollars: Annotated[int | None, Meta(gt=0, description="In five hours.", extra=UNUSED)] = 12_000_000
@@ -181,7 +183,7 @@ class QuotaLimits(Section):
     enforce: Annotated[bool, Meta(description="Refuse beyond these limits.", extra=UNUSED)] = False
 
 
-class Dashboard(Section):
+class Dashboard(Section, kw_only=True):
     """The pages."""
 
     enabled: Annotated[bool, Meta(description="Serve the pages.", extra=UNUSED)] = True
@@ -194,7 +196,7 @@ class Dashboard(Section):
     refresh_interval_s: Annotated[int, Meta(gt=0, description="How often a page renews itself.", extra=UNUSED)] = 60
 
 
-class Security(Section):
+class Security(Section, kw_only=True):
     """Who may call, and what may be kept about it."""
 
     allowed_hosts: Annotated[tuple[str, ...], Meta(description="Host headers taken; empty takes any.")] = ()
@@ -211,7 +213,7 @@ class Security(Section):
     ] = ()
 
 
-class ModelOverride(Section):
+class ModelOverride(Section, kw_only=True):
     """What is known better about a model than its provider's list says."""
 
     protocol: Annotated[Protocol | None, Meta(description="The dialect it is served in.")] = None
@@ -232,7 +234,7 @@ class ModelOverride(Section):
     ] = None
 
 
-class Auth(Section):
+class Auth(Section, kw_only=True):
     """How a provider wants its key."""
 
     mode: Annotated[
@@ -243,7 +245,7 @@ class Auth(Section):
     scheme: Annotated[str | None, Meta(description="Word before the key; by default Bearer.")] = None
 
 
-class StaticHeader(Section):
+class StaticHeader(Section, kw_only=True):
     """A header added to each request to a provider."""
 
     name: Annotated[str, Meta(min_length=1, description="Header name.")]
@@ -251,7 +253,7 @@ class StaticHeader(Section):
     value_env: Annotated[str | None, Meta(description="Environment variable with its value.")] = None
 
 
-class Verify(Section):
+class Verify(Section, kw_only=True):
     """How the script verify_upstream_auth.py checks a provider."""
 
     probe_model: Annotated[str | None, Meta(description="Model to ask.")] = None
@@ -259,7 +261,7 @@ class Verify(Section):
     require_models: Annotated[bool, Meta(description="An empty model list is a failure.")] = True
 
 
-class ModelsEndpoint(Section):
+class ModelsEndpoint(Section, kw_only=True):
     """Where a provider lists its models, when `models_path` cannot say it."""
 
     method: Annotated[Literal["GET", "POST", "DISABLED"], Meta(description="How to ask.")] = "GET"
@@ -269,14 +271,14 @@ class ModelsEndpoint(Section):
     required: Annotated[bool, Meta(description="A failure is worth an event.")] = True
 
 
-class OutboundProxy(Section):
+class OutboundProxy(Section, kw_only=True):
     """A proxy towards the providers, named by accounts."""
 
     url: Annotated[Secret | None, Meta(description="http://, socks4:// or socks5:// URL.")] = None
     url_env: Annotated[str | None, Meta(description="Environment variable with it.")] = None
 
 
-class Account(Section):
+class Account(Section, kw_only=True):
     """One key at one provider."""
 
     label: AccountLabel = AccountLabel("")  # provider/name; set by the loader
@@ -294,14 +296,14 @@ class Account(Section):
     weekly_offset_microdollars: Annotated[MicroDollars, Meta(description="Spent elsewhere.", extra=UNUSED)] = 0
     monthly_offset_microdollars: Annotated[MicroDollars, Meta(description="Spent elsewhere.", extra=UNUSED)] = 0
     max_concurrency: Annotated[int | None, Meta(gt=0, description="Most requests at once.")] = None
-    billing: Annotated[
-        Literal["plan", "metered"], Meta(description="Prepaid, or paid per token.", extra=UNUSED)
-    ] = "metered"
+    billing: Annotated[Literal["plan", "metered"], Meta(description="Prepaid, or paid per token.", extra=UNUSED)] = (
+        "metered"
+    )
 
     outbound: Secret | None = None  # the proxy URL that holds, wherever it was written; set by the loader
 
 
-class Provider(Section):
+class Provider(Section, kw_only=True):
     """Where a provider is, what it speaks, and the accounts there."""
 
     id: Annotated[str, Meta(pattern=PROVIDER_ID_PATTERN, description="Equal to the table's name.")]
@@ -316,9 +318,7 @@ class Provider(Section):
     models_method: Annotated[Literal["GET", "POST"], Meta(description="How its models are asked for.")] = "GET"
     models_path: Annotated[str, Meta(pattern="^/", description="Where.")] = "/models"
     models_endpoint: Annotated[ModelsEndpoint | None, Meta(description="The same with body and query.")] = None
-    static_models: Annotated[
-        tuple[str, ...], Meta(description="Models it has, whether or not its list says so.")
-    ] = ()
+    static_models: Annotated[tuple[str, ...], Meta(description="Models it has, whether or not its list says so.")] = ()
     routing_priority: Annotated[int, Meta(ge=0, description="Higher is used first.")] = 0
     auth: Annotated[Auth, Meta(description="How it wants its key.")] = Auth()
     headers: Annotated[tuple[StaticHeader, ...], Meta(description="Headers added to each request.")] = ()
@@ -342,7 +342,7 @@ class Provider(Section):
         return frozenset(PROTOCOL_DIALECTS[protocol] for protocol in self.protocols)
 
 
-class ClientKey(Section):
+class ClientKey(Section, kw_only=True):
     """One caller: everything is kept by client."""
 
     name: Annotated[str, Meta(pattern=ACCOUNT_NAME_PATTERN, description="Shown in statistics.")]
@@ -351,7 +351,7 @@ class ClientKey(Section):
     ]
 
 
-class Config(Section):
+class Config(Section, kw_only=True):
     """A whole configuration, every reference resolved and every inherited value filled in."""
 
     server: Server = Server()
@@ -379,5 +379,3 @@ class Config(Section):
         """The provider's and the general override of a model; where both say something, the first one holds."""
         provider = self.providers.get(provider_id)
         return (provider.model_overrides.get(model) if provider else None, self.model_overrides.get(model))
-
-
