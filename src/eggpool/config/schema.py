@@ -60,7 +60,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the configuration file."""
 
 
-class Server(Section, kw_only=True):
+class Server(Section, frozen=True, kw_only=True):
     """Where the pool listens and how it treats its callers."""
 
     host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
@@ -85,7 +85,7 @@ class Server(Section, kw_only=True):
     tls_key: Annotated[str | None, Meta(description="PEM file with the private key; needs tls_cert.")] = None
 
 
-class Upstream(Section, kw_only=True):
+class Upstream(Section, frozen=True, kw_only=True):
     """Time-outs and connections towards all providers; a provider may override each of them."""
 
     base_url: Annotated[
@@ -111,7 +111,7 @@ class Upstream(Section, kw_only=True):
     ] = 30.0
 
 
-class Database(Section, kw_only=True):
+class Database(Section, frozen=True, kw_only=True):
     """The books."""
 
     path: Annotated[
@@ -129,7 +129,7 @@ class Database(Section, kw_only=True):
     ] = 200
 
 
-class Models(Section, kw_only=True):
+class Models(Section, frozen=True, kw_only=True):
     """Which models there are and under what names."""
 
     refresh_interval_s: Annotated[
@@ -152,7 +152,7 @@ class Models(Section, kw_only=True):
     )
 
 
-class Routing(Section, kw_only=True):
+class Routing(Section, frozen=True, kw_only=True):
     """How accounts are chosen."""
 
     strategy: Annotated[Literal["quota_fair"], Meta(description="The only strategy.")] = "quota_fair"
@@ -174,7 +174,7 @@ class Routing(Section, kw_only=True):
     quota_exhausted_cooldown_seconds: Annotated[float, Meta(ge=0, description="Of old files.", extra=UNUSED)] = 300.0
 
 
-class QuotaLimits(Section, kw_only=True):
+class QuotaLimits(Section, frozen=True, kw_only=True):
     """What an account may spend in a window, where no provider tells; orders accounts."""
 
     five_hour_microdollars: Annotated[int | None, Meta(gt=0, description="In five hours.", extra=UNUSED)] = 12_000_000
@@ -183,7 +183,7 @@ class QuotaLimits(Section, kw_only=True):
     enforce: Annotated[bool, Meta(description="Refuse beyond these limits.", extra=UNUSED)] = False
 
 
-class Dashboard(Section, kw_only=True):
+class Dashboard(Section, frozen=True, kw_only=True):
     """The pages."""
 
     enabled: Annotated[bool, Meta(description="Serve the pages.", extra=UNUSED)] = True
@@ -196,7 +196,7 @@ class Dashboard(Section, kw_only=True):
     refresh_interval_s: Annotated[int, Meta(gt=0, description="How often a page renews itself.", extra=UNUSED)] = 60
 
 
-class Security(Section, kw_only=True):
+class Security(Section, frozen=True, kw_only=True):
     """Who may call, and what may be kept about it."""
 
     allowed_hosts: Annotated[tuple[str, ...], Meta(description="Host headers taken; empty takes any.")] = ()
@@ -213,7 +213,7 @@ class Security(Section, kw_only=True):
     ] = ()
 
 
-class ModelOverride(Section, kw_only=True):
+class ModelOverride(Section, frozen=True, kw_only=True):
     """What is known better about a model than its provider's list says."""
 
     protocol: Annotated[Protocol | None, Meta(description="The dialect it is served in.")] = None
@@ -234,7 +234,7 @@ class ModelOverride(Section, kw_only=True):
     ] = None
 
 
-class Auth(Section, kw_only=True):
+class Auth(Section, frozen=True, kw_only=True):
     """How a provider wants its key."""
 
     mode: Annotated[
@@ -245,7 +245,7 @@ class Auth(Section, kw_only=True):
     scheme: Annotated[str | None, Meta(description="Word before the key; by default Bearer.")] = None
 
 
-class StaticHeader(Section, kw_only=True):
+class StaticHeader(Section, frozen=True, kw_only=True):
     """A header added to each request to a provider."""
 
     name: Annotated[str, Meta(min_length=1, description="Header name.")]
@@ -253,7 +253,7 @@ class StaticHeader(Section, kw_only=True):
     value_env: Annotated[str | None, Meta(description="Environment variable with its value.")] = None
 
 
-class Verify(Section, kw_only=True):
+class Verify(Section, frozen=True, kw_only=True):
     """How the script verify_upstream_auth.py checks a provider."""
 
     probe_model: Annotated[str | None, Meta(description="Model to ask.")] = None
@@ -261,7 +261,7 @@ class Verify(Section, kw_only=True):
     require_models: Annotated[bool, Meta(description="An empty model list is a failure.")] = True
 
 
-class ModelsEndpoint(Section, kw_only=True):
+class ModelsEndpoint(Section, frozen=True, kw_only=True):
     """Where a provider lists its models, when `models_path` cannot say it."""
 
     method: Annotated[Literal["GET", "POST", "DISABLED"], Meta(description="How to ask.")] = "GET"
@@ -271,14 +271,14 @@ class ModelsEndpoint(Section, kw_only=True):
     required: Annotated[bool, Meta(description="A failure is worth an event.")] = True
 
 
-class OutboundProxy(Section, kw_only=True):
+class OutboundProxy(Section, frozen=True, kw_only=True):
     """A proxy towards the providers, named by accounts."""
 
     url: Annotated[Secret | None, Meta(description="http://, socks4:// or socks5:// URL.")] = None
     url_env: Annotated[str | None, Meta(description="Environment variable with it.")] = None
 
 
-class Account(Section, kw_only=True):
+class Account(Section, frozen=True, kw_only=True):
     """One key at one provider."""
 
     label: AccountLabel = AccountLabel("")  # provider/name; set by the loader
@@ -303,7 +303,7 @@ class Account(Section, kw_only=True):
     outbound: Secret | None = None  # the proxy URL that holds, wherever it was written; set by the loader
 
 
-class Provider(Section, kw_only=True):
+class Provider(Section, frozen=True, kw_only=True):
     """Where a provider is, what it speaks, and the accounts there."""
 
     id: Annotated[str, Meta(pattern=PROVIDER_ID_PATTERN, description="Equal to the table's name.")]
@@ -342,7 +342,7 @@ class Provider(Section, kw_only=True):
         return frozenset(PROTOCOL_DIALECTS[protocol] for protocol in self.protocols)
 
 
-class ClientKey(Section, kw_only=True):
+class ClientKey(Section, frozen=True, kw_only=True):
     """One caller: everything is kept by client."""
 
     name: Annotated[str, Meta(pattern=ACCOUNT_NAME_PATTERN, description="Shown in statistics.")]
@@ -351,7 +351,7 @@ class ClientKey(Section, kw_only=True):
     ]
 
 
-class Config(Section, kw_only=True):
+class Config(Section, frozen=True, kw_only=True):
     """A whole configuration, every reference resolved and every inherited value filled in."""
 
     server: Server = Server()
