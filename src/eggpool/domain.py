@@ -114,6 +114,22 @@ class ListedModel(msgspec.Struct, frozen=True):
     price: Price | None = None
 
 
+class ModelCard(msgspec.Struct, frozen=True):
+    """One entry of the pool's own model list."""
+
+    id: str  # the name that clients send
+    base_model: str  # the provider's name for it
+    display_name: str
+    created: int  # seconds since 1970; 0 when nobody says
+    owned_by: str
+    providers: tuple[str, ...]
+    collapsed: bool  # one entry for all providers, or one for each
+    routing_priority: int  # the highest of its providers
+    limits: Limits
+    dialects: tuple[Dialect, ...]
+    price: Price | None = None
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """Why an account was passed over for a request. `until_at_ms` when that has a known end."""
 

@@ -1,0 +1,161 @@
+"""OpenAI Chat Completions, and the endpoints beside it that share its errors and its usage block.
+
+Source: the OpenAI API reference, "Chat", "Embeddings", "Models" and "Errors"; for usage also the pages of OpenRouter
+(`usage.cost`), DeepSeek (`prompt_cache_hit_tokens`) and Moonshot (`cached_tokens`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from eggpool.domain import ModelCard, Usage
+from eggpool.wire import fields, sse
+from eggpool.wire.notes import NOTHING, ErrorInfo, Note, usage_of
+
+STREAM_MARKS = re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]')
+"""Matches each event that the observer has to read; all others are passed by unread."""
+
+KEEPALIVE = b": keep-alive\n\n"
+
+_ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+_DONE = b"[DONE]"
+_CONTENT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call", "audio")
+
+
+def error_type(status: int) -> str:
+    """OpenAI's name for the kind of error that a status stands for."""
+    if status in _ERROR_TYPES:
+        return _ERROR_TYPES[status]
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def write_error(status: int, message: str, code: str, *, param: str | None = None, request_id: str = "") -> bytes:
+    """An error body."""
+    return msgspec.json.encode(_error(status, message, code, param))
+
+
+def write_error_event(status: int, message: str, code: str) -> bytes:
+    """An error inside a stream, for a client that has had a 200 already."""
+    return sse.encode(msgspec.json.encode(_error(status, message, code, None)))
+
+
+def read_error(body: bytes) -> ErrorInfo:
+    """The error in a body or event; some providers leave the outer object or send a bare text."""
+    payload = fields.decode_object(body)
+    return _read_error(payload)
+
+
+def read_usage(body: bytes) -> Usage | None:
+    """The usage block of a whole reply, None when there is none."""
+    return _usage(fields.decode_object(body).get("usage"))
+
+
+def read_reply_id(body: bytes) -> str | None:
+    """Chat replies are not referred to later."""
+    return None
+
+
+def read_event(event: sse.SseEvent) -> Note:
+    """What an event means."""
+    if event.data.strip() == _DONE:
+        return Note(terminal=True)
+    payload = fields.decode_object(event.data)
+    if payload.get("error") or event.name == b"error":
+        return Note(error=_read_error(payload))
+    choices = fields.items(payload.get("choices"))
+    usage = _usage(payload.get("usage"))
+    if not choices:
+        return Note(usage=usage, usage_only=usage is not None) if usage else NOTHING
+    content = finished = False
+    for item in choices:
+        choice = fields.mapping(item)
+        delta = fields.mapping(choice.get("delta")) or fields.mapping(choice.get("message"))
+        finished = finished or bool(choice.get("finish_reason"))
+        content = content or any(delta.get(field) for field in _CONTENT_FIELDS) or bool(choice.get("text"))
+    return Note(content=content or finished, terminal=finished, usage=usage)
+
+
+def models_page(cards: Sequence[ModelCard]) -> dict[str, object]:
+    """`GET /v1/models`."""
+    return {"object": "list", "data": [model_entry(card) for card in cards]}
+
+
+def model_entry(card: ModelCard) -> dict[str, object]:
+    """One model: OpenAI's fields, the pool's own block, and the limits under the names that clients look for."""
+    limits = {"context": card.limits.context, "input": card.limits.input, "output": card.limits.output}
+    block: dict[str, object] = {"base_model_id": card.base_model}
+    if card.collapsed:
+        block |= {"providers": list(card.providers), "routing_priority_max": card.routing_priority}
+    else:
+        block |= {"provider_id": card.providers[0], "routing_priority": card.routing_priority}
+    block |= {"limits": limits, "dialects": [dialect.value for dialect in card.dialects]}
+    if card.price is not None:
+        block["pricing"] = {
+            "unit": "nanodollars per million tokens",
+            "input": card.price.input,
+            "output": card.price.output,
+            "cache_read": card.price.cache_read,
+            "cache_write": card.price.cache_write,
+        }
+    entry: dict[str, object] = {
+        "id": card.id,
+        "object": "model",
+        "created": card.created,
+        "owned_by": card.owned_by,
+        "name": card.display_name,
+        "eggpool": block,
+    }
+    if card.limits.context is not None:
+        entry["context_length"] = card.limits.context
+    if card.limits.output is not None:
+        entry["max_output_tokens"] = card.limits.output
+    return entry
+
+
+def _error(status: int, message: str, code: str, param: str | None) -> dict[str, object]:
+    return {"error": {"message": message, "type": error_type(status), "param": param, "code": code}}
+
+
+def _read_error(payload: dict[str, object]) -> ErrorInfo:
+    told = payload.get("error", payload)
+    if isinstance(told, str):
+        return ErrorInfo(message=told)
+    inner = fields.mapping(told)
+    return ErrorInfo(
+        type=fields.text(inner.get("type")) or "",
+        code=fields.text(inner.get("code")) or "",
+        message=fields.text(inner.get("message")) or fields.text(inner.get("detail")) or "",
+    )
+
+
+def _usage(value: object) -> Usage | None:
+    block = fields.mapping(value)
+    if not block:
+        return None
+    prompt_details = fields.mapping(block.get("prompt_tokens_details"))
+    output_details = fields.mapping(block.get("completion_tokens_details"))
+    prompt = fields.count(block.get("prompt_tokens"))
+    completion = fields.count(block.get("completion_tokens"))
+    reasoning = fields.count(output_details.get("reasoning_tokens"))
+    total = fields.count(block.get("total_tokens"))
+    if reasoning and total == prompt + completion + reasoning:
+        completion += reasoning  # xAI and Gemini count reasoning beside the completion, not inside it
+    return usage_of(
+        input_tokens=prompt,
+        output_tokens=completion,
+        cache_read=max(
+            fields.count(prompt_details.get("cached_tokens")),
+            fields.count(block.get("prompt_cache_hit_tokens")),
+            fields.count(block.get("cached_tokens")),
+        ),
+        cache_write=fields.count(prompt_details.get("cache_write_tokens")),
+        reasoning=reasoning,
+        cost_nanodollars=fields.nanodollars(block.get("cost")),
+    )

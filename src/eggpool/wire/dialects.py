@@ -1,0 +1,48 @@
+"""The table of dialects: the module that speaks each one, seen through the names that all of them share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from eggpool.domain import Dialect, ModelCard, Usage
+from eggpool.wire import chat, messages, responses, sse
+from eggpool.wire.notes import ErrorInfo, Note
+
+
+class Codec(Protocol):
+    """What every dialect module offers; each name is described there."""
+
+    @property
+    def STREAM_MARKS(self) -> re.Pattern[bytes]: ...  # noqa: N802 - a constant of the module
+
+    @property
+    def KEEPALIVE(self) -> bytes: ...  # noqa: N802 - a constant of the module
+
+    def error_type(self, status: int) -> str: ...
+
+    def write_error(
+        self, status: int, message: str, code: str, *, param: str | None = None, request_id: str = ""
+    ) -> bytes: ...
+
+    def write_error_event(self, status: int, message: str, code: str) -> bytes: ...
+
+    def read_error(self, body: bytes) -> ErrorInfo: ...
+
+    def read_usage(self, body: bytes) -> Usage | None: ...
+
+    def read_reply_id(self, body: bytes) -> str | None: ...
+
+    def read_event(self, event: sse.SseEvent) -> Note: ...
+
+    def models_page(self, cards: Sequence[ModelCard]) -> dict[str, object]: ...
+
+    def model_entry(self, card: ModelCard) -> dict[str, object]: ...
+
+
+CODECS: Mapping[Dialect, Codec] = {
+    Dialect.CHAT: chat,
+    Dialect.MESSAGES: messages,
+    Dialect.RESPONSES: responses,
+}

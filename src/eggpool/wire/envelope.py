@@ -1,0 +1,198 @@
+"""The outermost object of a request, as raw slices of the body it came in.
+
+Only the few fields that routing needs are read; their neighbours stay bytes. An edit is a splice at a known place, so
+everything that is not meant to change keeps every byte, its white space and its order included. What may live here:
+finding, reading and replacing top-level members. What may not: the meaning of messages, tools or any nested value.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from eggpool.errors import BadRequest
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_WHITE_SPACE = re.compile(rb"[ \t\n\r]*")
+_KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+MAX_MODEL_NAME_CHARS = 512
+OUTPUT_LIMIT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+MAX_OUTPUT_LIMIT = 2**53 - 1
+
+NOT_AN_OBJECT = "The request body is not a JSON object."
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """A request body that was found to be an object, and what was read from its top level.
+
+    `places` holds (start, end) offsets into `body` of each member's value, in the order of the body.
+    """
+
+    body: bytes
+    places: dict[str, tuple[int, int]]
+    model: str
+    stream: bool
+    output_limit_tokens: int | None
+
+    def raw(self, field: str) -> bytes | None:
+        """The bytes of one member's value, None when it is absent."""
+        place = self.places.get(field)
+        return None if place is None else self.body[place[0] : place[1]]
+
+
+def read(body: bytes) -> Envelope:
+    """Decode the outer object of `body`. Raises BadRequest that names the fault; never quotes the body."""
+    members = _members(body)
+    places = _places(body, members)
+    return Envelope(
+        body=body,
+        places=places,
+        model=_model(members),
+        stream=_stream(members),
+        output_limit_tokens=_output_limit(members),
+    )
+
+
+def with_changes(envelope: Envelope, *, model: str | None = None, include_usage: bool = False) -> bytes:
+    """The body with another model name and, when asked for, `stream_options.include_usage` set to true.
+
+    Everything else stays byte for byte; without a change the very same object is returned.
+    """
+    splices: list[tuple[int, int, bytes]] = []
+    if model is not None and model != envelope.model:
+        start, end = envelope.places["model"]
+        splices.append((start, end, msgspec.json.encode(model)))
+    if include_usage:
+        splices.append(_usage_splice(envelope))
+    if not splices:
+        return envelope.body
+    splices.sort()
+    parts: list[bytes] = []
+    at = 0
+    for start, end, replacement in splices:
+        parts += (envelope.body[at:start], replacement)
+        at = end
+    parts.append(envelope.body[at:])
+    return b"".join(parts)
+
+
+def says_include_usage(envelope: Envelope) -> bool:
+    """True when the client itself set `stream_options.include_usage`, to whatever value."""
+    raw = envelope.raw("stream_options")
+    if raw is None or not raw.startswith(b"{"):
+        return False
+    return "include_usage" in _members(raw)
+
+
+def _usage_splice(envelope: Envelope) -> tuple[int, int, bytes]:
+    place = envelope.places.get("stream_options")
+    if place is None:
+        end = envelope.body.rindex(b"}")
+        comma = b"," if envelope.places else b""
+        return end, end, comma + b'"stream_options":{"include_usage":true}'
+    start, end = place
+    raw = envelope.body[start:end]
+    if raw == b"null":
+        return start, end, b'{"include_usage":true}'
+    comma = b"," if _members(raw) else b""
+    return end - 1, end - 1, comma + b'"include_usage":true'
+
+
+def _members(body: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _MEMBERS.decode(body)
+    except msgspec.ValidationError:
+        raise BadRequest(NOT_AN_OBJECT) from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(_fault(body, str(error))) from None
+    except RecursionError:
+        raise BadRequest("The request body is nested too deeply.") from None
+    except UnicodeDecodeError:
+        raise BadRequest("The request body is not valid UTF-8.") from None
+
+
+def _fault(body: bytes, told: str) -> str:
+    if not body.strip():
+        return "The request body is empty; a JSON object is needed."
+    if body.startswith(b"\xef\xbb\xbf"):
+        return "The request body begins with a byte order mark; send JSON without it."
+    if "truncated" in told:
+        # The decoder reports a surrogate without its partner as truncated input.
+        if _LONE_SURROGATE.search(body):
+            return "The request body is not valid JSON: it is cut off, or holds half of a surrogate pair (\\ud83d)."
+        return "The request body is not valid JSON: it is cut off."
+    place = re.search(r"\(byte (\d+)\)", told)
+    where = f" at byte {place[1]}" if place else ""
+    return f"The request body is not valid JSON{where}."
+
+
+def _places(body: bytes, members: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
+    """Where each value stands. The decoder keeps the last of two equal keys, so the first one then differs here."""
+    places: dict[str, tuple[int, int]] = {}
+    at = body.index(b"{") + 1
+    for name, raw in members.items():
+        at = _skip(body, at)
+        if places:
+            at = _skip(body, at + 1)  # the comma
+        key = _KEY.match(body, at)
+        value = memoryview(raw)
+        start = key.end() if key else -1
+        end = start + value.nbytes
+        if key is None or _text(key[1]) != name or memoryview(body)[start:end] != value:
+            raise BadRequest("The request body has the same key twice at its top level.")
+        places[name] = (start, end)
+        at = end
+    if body[_skip(body, at) : _skip(body, at) + 1] != b"}":
+        raise BadRequest("The request body has the same key twice at its top level.")
+    return places
+
+
+def _skip(body: bytes, at: int) -> int:
+    if body[at : at + 1] not in b" \t\n\r":
+        return at
+    match = _WHITE_SPACE.match(body, at)
+    return match.end() if match else at
+
+
+def _text(key: bytes) -> str:
+    if b"\\" in key:
+        return msgspec.json.decode(b'"' + key + b'"', type=str)
+    return key.decode()
+
+
+def _model(members: dict[str, msgspec.Raw]) -> str:
+    raw = members.get("model")
+    if raw is None:
+        raise BadRequest("The request names no model; set the field model.", param="model")
+    try:
+        model = msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest("The field model must be a text.", param="model") from None
+    if not model.strip():
+        raise BadRequest("The field model is empty.", param="model")
+    if len(model) > MAX_MODEL_NAME_CHARS:
+        raise BadRequest(f"The field model is longer than {MAX_MODEL_NAME_CHARS} characters.", param="model")
+    return model
+
+
+def _stream(members: dict[str, msgspec.Raw]) -> bool:
+    raw = members.get("stream")
+    value = b"null" if raw is None else bytes(raw)
+    if value not in (b"true", b"false", b"null"):
+        raise BadRequest("The field stream must be true or false.", param="stream")
+    return value == b"true"
+
+
+def _output_limit(members: dict[str, msgspec.Raw]) -> int | None:
+    """The first output limit that is a sensible number; a wrong one is left for the provider to judge."""
+    for field in OUTPUT_LIMIT_FIELDS:
+        raw = members.get(field)
+        if raw is None:
+            continue
+        digits = bytes(raw)
+        if digits.isdigit() and len(digits) <= 16:
+            return min(int(digits), MAX_OUTPUT_LIMIT)
+    return None

@@ -1,0 +1,68 @@
+"""Reading fields out of decoded JSON whose shape nobody guarantees.
+
+Providers send numbers as text, null for zero, and objects where lists were promised. Each function here gives a sound
+value or a plain default, and never raises.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+MAX_COUNT = 2**53 - 1  # what a JSON number holds exactly
+
+
+def decode_object(data: bytes | bytearray | memoryview) -> dict[str, object]:
+    """The JSON object in `data`; empty when it is anything else."""
+    try:
+        value: object = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return mapping(value)
+
+
+def mapping(value: object) -> dict[str, object]:
+    """`value` when it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[object]:
+    """`value` when it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: object) -> str | None:
+    """`value` when it is a text, or a number written out; else None."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def number(value: object) -> float | None:
+    """`value` as a finite number, also when it is written as text; else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        result = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return result if math.isfinite(result) else None
+
+
+def count(value: object) -> int:
+    """`value` as a count: a whole number from 0 to 2^53 - 1, whatever was sent."""
+    result = number(value)
+    if result is None or result <= 0:
+        return 0
+    return min(int(result), MAX_COUNT)
+
+
+def nanodollars(value: object) -> int | None:
+    """A non-negative sum in dollars as nanodollars; None when it is no such sum."""
+    dollars = number(value)
+    if dollars is None or dollars < 0 or dollars > 1e9:
+        return None
+    return round(dollars * 1_000_000_000)

@@ -1,0 +1,146 @@
+"""Anthropic Messages.
+
+Source: the Anthropic API reference, "Messages", "Streaming Messages", "Errors", "List Models" and "Prompt caching"
+(token counts there exclude what was read from or written to the cache).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from eggpool.domain import ModelCard, Usage
+from eggpool.wire import fields, sse
+from eggpool.wire.notes import NOTHING, ErrorInfo, Note, usage_of
+
+STREAM_MARKS = re.compile(rb'"message_start"|"message_delta"|"message_stop"|"type"\s*:\s*"error"|event:\s*error')
+"""Matches each event that the observer has to read; all others are passed by unread."""
+
+KEEPALIVE = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+_ERROR_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_CONTENT_EVENTS = frozenset({"content_block_delta", "message_delta", "message_stop"})
+
+
+def error_type(status: int) -> str:
+    """Anthropic's name for the kind of error that a status stands for."""
+    if status in _ERROR_TYPES:
+        return _ERROR_TYPES[status]
+    return "invalid_request_error" if status < 500 else "api_error"
+
+
+def write_error(status: int, message: str, code: str, *, param: str | None = None, request_id: str = "") -> bytes:
+    """An error body."""
+    return msgspec.json.encode(_error(status, message) | {"request_id": request_id or None})
+
+
+def write_error_event(status: int, message: str, code: str) -> bytes:
+    """An error inside a stream, for a client that has had a 200 already."""
+    return sse.encode(msgspec.json.encode(_error(status, message)), b"error")
+
+
+def read_error(body: bytes) -> ErrorInfo:
+    """The error in a body or event."""
+    return _read_error(fields.decode_object(body))
+
+
+def read_usage(body: bytes) -> Usage | None:
+    """The usage block of a whole reply, None when there is none."""
+    return _usage(fields.decode_object(body).get("usage"))
+
+
+def read_reply_id(body: bytes) -> str | None:
+    """Messages are not referred to later."""
+    return None
+
+
+def read_event(event: sse.SseEvent) -> Note:
+    """What an event means."""
+    payload = fields.decode_object(event.data)
+    kind = payload.get("type")
+    if kind == "error" or event.name == b"error":
+        return Note(error=_read_error(payload))
+    if kind == "message_start":
+        return Note(usage=_usage(fields.mapping(payload.get("message")).get("usage")))
+    if kind == "message_delta":
+        return Note(content=True, usage=_usage(payload.get("usage")))
+    if kind == "message_stop":
+        return Note(content=True, terminal=True)
+    if kind == "content_block_start":
+        block = fields.mapping(payload.get("content_block"))
+        # Blocks that come whole (results of the provider's own tools, redacted thinking) have no deltas to wait for.
+        return NOTHING if block.get("type") in ("text", "thinking", "tool_use") else Note(content=True)
+    return Note(content=True) if kind in _CONTENT_EVENTS else NOTHING
+
+
+def models_page(cards: Sequence[ModelCard]) -> dict[str, object]:
+    """`GET /v1/models` for a client that sends `anthropic-version`."""
+    return {
+        "data": [model_entry(card) for card in cards],
+        "has_more": False,
+        "first_id": cards[0].id if cards else None,
+        "last_id": cards[-1].id if cards else None,
+    }
+
+
+def model_entry(card: ModelCard) -> dict[str, object]:
+    """One model."""
+    entry: dict[str, object] = {
+        "type": "model",
+        "id": card.id,
+        "display_name": card.display_name,
+        "created_at": datetime.fromtimestamp(card.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    if card.limits.input or card.limits.context:
+        entry["max_input_tokens"] = card.limits.input or card.limits.context
+    if card.limits.output:
+        entry["max_tokens"] = card.limits.output
+    return entry
+
+
+def _error(status: int, message: str) -> dict[str, object]:
+    return {"type": "error", "error": {"type": error_type(status), "message": message}}
+
+
+def _read_error(payload: dict[str, object]) -> ErrorInfo:
+    inner = fields.mapping(payload.get("error")) or payload
+    return ErrorInfo(
+        type=fields.text(inner.get("type")) or "",
+        code=fields.text(inner.get("code")) or "",
+        message=fields.text(inner.get("message")) or "",
+    )
+
+
+def _usage(value: object) -> Usage | None:
+    block = fields.mapping(value)
+    if not block:
+        return None
+    read = fields.count(block.get("cache_read_input_tokens"))
+    creation = fields.mapping(block.get("cache_creation"))
+    write_1h = fields.count(creation.get("ephemeral_1h_input_tokens"))
+    write = max(
+        fields.count(block.get("cache_creation_input_tokens")),
+        fields.count(creation.get("ephemeral_5m_input_tokens")) + write_1h,
+    )
+    details = fields.mapping(block.get("output_tokens_details"))
+    return usage_of(
+        input_tokens=fields.count(block.get("input_tokens")) + read + write,
+        output_tokens=fields.count(block.get("output_tokens")),
+        cache_read=read,
+        cache_write=write,
+        cache_write_1h=write_1h,
+        reasoning=fields.count(details.get("thinking_tokens") or details.get("reasoning_tokens")),
+        cost_nanodollars=fields.nanodollars(block.get("cost")),
+    )

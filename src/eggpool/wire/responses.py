@@ -1,0 +1,102 @@
+"""OpenAI Responses.
+
+Source: the OpenAI API reference, "Responses" and "Streaming events". Errors and model lists are those of Chat.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from eggpool.domain import Usage
+from eggpool.wire import chat, fields, sse
+from eggpool.wire.notes import NOTHING, ErrorInfo, Note, usage_of
+
+STREAM_MARKS = re.compile(
+    rb'"response\.(?:created|completed|incomplete|failed)"|"type"\s*:\s*"error"|event:\s*(?:error|response\.failed)'
+)
+"""Matches each event that the observer has to read; all others are passed by unread."""
+
+KEEPALIVE = chat.KEEPALIVE
+
+error_type = chat.error_type
+write_error = chat.write_error
+read_error = chat.read_error
+models_page = chat.models_page
+model_entry = chat.model_entry
+
+_TERMINAL = frozenset({"response.completed", "response.incomplete"})
+_NO_CONTENT = frozenset(
+    {
+        "response.created",
+        "response.in_progress",
+        "response.queued",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_summary_part.added",
+        "codex.rate_limits",
+        "keepalive",
+    }
+)
+
+
+def write_error_event(status: int, message: str, code: str) -> bytes:
+    """An error inside a stream, for a client that has had a 200 already."""
+    payload = {"type": "error", "code": code, "message": message, "param": None, "sequence_number": 0}
+    return sse.encode(msgspec.json.encode(payload), b"error")
+
+
+def read_usage(body: bytes) -> Usage | None:
+    """The usage block of a whole reply, None when there is none."""
+    return _usage(fields.decode_object(body).get("usage"))
+
+
+def read_reply_id(body: bytes) -> str | None:
+    """The id under which later requests may refer to this reply."""
+    return fields.text(fields.decode_object(body).get("id"))
+
+
+def read_event(event: sse.SseEvent) -> Note:
+    """What an event means."""
+    payload = fields.decode_object(event.data)
+    kind = payload.get("type") or event.name.decode("ascii", "replace")
+    response = fields.mapping(payload.get("response"))
+    if kind == "error":
+        return Note(error=chat.read_error(event.data))
+    if kind == "response.failed":
+        return Note(error=_failure(response), usage=_usage(response.get("usage")))
+    if kind in _TERMINAL:
+        return Note(content=True, terminal=True, usage=_usage(response.get("usage")), reply_id=_id(response))
+    if kind == "response.created":
+        return Note(reply_id=_id(response))
+    return NOTHING if kind in _NO_CONTENT or not payload else Note(content=True)
+
+
+def _id(response: dict[str, object]) -> str | None:
+    return fields.text(response.get("id"))
+
+
+def _failure(response: dict[str, object]) -> ErrorInfo:
+    inner = fields.mapping(response.get("error"))
+    return ErrorInfo(
+        type="response.failed",
+        code=fields.text(inner.get("code")) or "",
+        message=fields.text(inner.get("message")) or "",
+    )
+
+
+def _usage(value: object) -> Usage | None:
+    block = fields.mapping(value)
+    if not block:
+        return None
+    input_details = fields.mapping(block.get("input_tokens_details"))
+    output_details = fields.mapping(block.get("output_tokens_details"))
+    return usage_of(
+        input_tokens=fields.count(block.get("input_tokens")),
+        output_tokens=fields.count(block.get("output_tokens")),
+        cache_read=fields.count(input_details.get("cached_tokens")),
+        cache_write=fields.count(input_details.get("cache_write_tokens")),
+        reasoning=fields.count(output_details.get("reasoning_tokens")),
+        cost_nanodollars=fields.nanodollars(block.get("cost")),
+    )
