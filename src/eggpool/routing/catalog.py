@@ -1,0 +1,236 @@
+"""Which models there are, under what names, and who can serve each: an immutable value, built anew at each change.
+
+Built from the configuration and from what each account's provider last listed. What is listed can be routed; limits
+and prices are optional knowledge. An empty or failed list never takes a model away.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from eggpool.config.schema import PROTOCOL_DIALECTS, Config, Provider
+from eggpool.domain import AccountLabel, Dialect, Limits, ListedModel, ModelCard, Price
+
+MISSES_UNTIL_WITHDRAWN = 3
+_LONGEST_NAME_FOR_SUGGESTIONS = 80
+
+
+class AccountModels(msgspec.Struct, frozen=True):
+    """What one account is known to have.
+
+    `fetched_at_ms` is when its provider last gave a good list, None when it never did. `misses` counts the good lists
+    in a row that lacked a model which an earlier one had.
+    """
+
+    models: tuple[ListedModel, ...] = ()
+    fetched_at_ms: int | None = None
+    misses: dict[str, int] = {}
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One account that has one model."""
+
+    account: AccountLabel
+    provider: str
+    model: str  # the provider's name for it
+    dialects: frozenset[Dialect]
+    routing_priority: int
+    path: str | None = None  # endpoint path that replaces the provider's own
+    limits: Limits = Limits()
+    price: Price | None = None
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What a name stands for."""
+
+    model: str
+    candidates: tuple[Candidate, ...]
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """All names that requests may use.
+
+    `unlisted` holds the providers' accounts that never gave a list: for lack of knowledge they are tried for any name
+    that nobody lists.
+    """
+
+    offers: Mapping[str, Offer] = {}
+    suffixed: Mapping[str, Offer] = {}
+    unlisted: tuple[Candidate, ...] = ()
+    listing: Mapping[str, ListedModel] = {}  # first known metadata of each bare name
+    accounts_at: Mapping[str, int] = {}  # how many enabled accounts each provider has
+
+    def resolve(self, name: str) -> Offer | None:
+        """What `name` stands for: `model/provider` before a bare model, then the accounts without a list."""
+        offer = self.suffixed.get(name) or self.offers.get(name)
+        if offer is not None or not self.unlisted:
+            return offer
+        model, _, provider = name.rpartition("/")
+        there = [candidate for candidate in self.unlisted if model and candidate.provider == provider]
+        asked = model if there else name
+        return Offer(asked, tuple(msgspec.structs.replace(one, model=asked) for one in there or self.unlisted))
+
+    def near(self, name: str) -> list[str]:
+        """Names like `name`, best first, at most three."""
+        if len(name) > _LONGEST_NAME_FOR_SUGGESTIONS:
+            return []
+        return difflib.get_close_matches(name, [*self.offers, *self.suffixed], n=3)
+
+    def cards(self, *, mode: str, collapse: bool, resting: frozenset[AccountLabel]) -> list[ModelCard]:
+        """The pool's own list, by name. `mode` is `[models] expose_mode`; `resting` matters for healthy_union only."""
+        found: list[ModelCard] = []
+        for name, offer in (self.offers if collapse else self.suffixed).items():
+            if not _exposed(self, offer, mode, resting):
+                continue
+            listed = self.listing[offer.model]
+            providers = tuple(dict.fromkeys(candidate.provider for candidate in offer.candidates))
+            found.append(
+                ModelCard(
+                    id=name,
+                    base_model=offer.model,
+                    display_name=listed.display_name or offer.model,
+                    created=listed.created or 0,
+                    owned_by="eggpool" if collapse else providers[0],
+                    providers=providers,
+                    collapsed=collapse,
+                    routing_priority=max(candidate.routing_priority for candidate in offer.candidates),
+                    limits=_smallest(candidate.limits for candidate in offer.candidates),
+                    dialects=tuple(sorted({one for candidate in offer.candidates for one in candidate.dialects})),
+                    price=offer.candidates[0].price if len(providers) == 1 else None,
+                )
+            )
+        return sorted(found, key=lambda card: card.id)
+
+
+def merge(previous: AccountModels, fetched: Iterable[ListedModel], at_ms: int) -> AccountModels:
+    """What an account has after a good answer with `fetched` models; an empty answer changes nothing."""
+    models = {model.id: model for model in fetched}
+    if not models:
+        return previous
+    misses: dict[str, int] = {}
+    for model in previous.models:
+        if model.id not in models:
+            missed = previous.misses.get(model.id, 0) + 1
+            if missed < MISSES_UNTIL_WITHDRAWN:
+                models[model.id] = model
+                misses[model.id] = missed
+    return AccountModels(tuple(models.values()), at_ms, misses)
+
+
+def build(
+    config: Config, lists: Mapping[AccountLabel, AccountModels], prices: Mapping[tuple[str, str], Price], now_ms: int
+) -> Catalog:
+    """The catalogue of all enabled accounts. `prices` is by (provider, model)."""
+    bare: dict[str, list[Candidate]] = {}
+    suffixed: dict[str, list[Candidate]] = {}
+    unlisted: list[Candidate] = []
+    listing: dict[str, ListedModel] = {}
+    accounts_at: dict[str, int] = {}
+    for provider in config.providers.values():
+        accounts = [account for account in provider.accounts if account.enabled and provider.enabled]
+        accounts_at[provider.id] = len(accounts)
+        known = {account.label: _known(config, provider, lists.get(account.label), now_ms) for account in accounts}
+        everything = _union(known.values())
+        for account in accounts:
+            models = known[account.label]
+            if models is None:
+                # Its siblings' lists are the best guess for an account that never gave one of its own.
+                models = everything
+                if not everything:
+                    unlisted.append(_candidate(config, provider, account.label, ListedModel(id=""), None))
+            for listed in models.values():
+                price = prices.get((provider.id, listed.id))
+                candidate = _candidate(config, provider, account.label, listed, price)
+                bare.setdefault(listed.id, []).append(candidate)
+                suffixed.setdefault(f"{listed.id}/{provider.id}", []).append(candidate)
+                listing.setdefault(listed.id, listed)
+    return Catalog(
+        offers={name: Offer(name, tuple(candidates)) for name, candidates in bare.items()},
+        suffixed={name: Offer(candidates[0].model, tuple(candidates)) for name, candidates in suffixed.items()},
+        unlisted=tuple(unlisted),
+        listing=listing,
+        accounts_at=accounts_at,
+    )
+
+
+def _known(
+    config: Config, provider: Provider, listed: AccountModels | None, now_ms: int
+) -> dict[str, ListedModel] | None:
+    """The models of one account, None when nothing is known about it."""
+    models = {model: ListedModel(id=model) for model in provider.static_models}
+    if listed is not None and listed.fetched_at_ms is not None:
+        stale = now_ms - listed.fetched_at_ms > config.models.stale_after_s * 1000
+        if not stale or config.models.allow_stale_catalog:
+            models |= {model.id: model for model in listed.models}
+            return models
+    return models or None
+
+
+def _union(known: Iterable[dict[str, ListedModel] | None]) -> dict[str, ListedModel]:
+    everything: dict[str, ListedModel] = {}
+    for models in known:
+        everything |= models or {}
+    return everything
+
+
+def _candidate(
+    config: Config, provider: Provider, account: AccountLabel, listed: ListedModel, price: Price | None
+) -> Candidate:
+    own, general = config.override(provider.id, listed.id)
+    protocol = (own.protocol if own else None) or (general.protocol if general else None)
+    dialects = provider.dialects
+    if len(dialects) > 1:
+        # A provider that speaks one dialect decides for all its models; only here is there anything to choose.
+        if protocol is not None:
+            dialects = frozenset({PROTOCOL_DIALECTS[protocol]})
+        elif listed.dialects & dialects:
+            dialects = listed.dialects & dialects
+    first, second = (own, general) if own else (general, None)
+
+    def limit(name: str, told: int | None) -> int | None:
+        for override in (first, second):
+            value: int | None = getattr(override, f"max_{name}_tokens", None)
+            if value is not None:
+                return value
+        return told
+
+    return Candidate(
+        account=account,
+        provider=provider.id,
+        model=listed.id,
+        dialects=dialects,
+        routing_priority=provider.routing_priority,
+        path=(own.path if own else None) or (general.path if general else None),
+        limits=Limits(
+            context=limit("context", listed.limits.context),
+            input=limit("input", listed.limits.input),
+            output=limit("output", listed.limits.output),
+        ),
+        price=price,
+    )
+
+
+def _exposed(catalog: Catalog, offer: Offer, mode: str, resting: frozenset[AccountLabel]) -> bool:
+    if mode == "healthy_union":
+        return any(candidate.account not in resting for candidate in offer.candidates)
+    if mode == "intersection":
+        having = Counter(candidate.provider for candidate in offer.candidates)
+        return all(count == catalog.accounts_at[provider] for provider, count in having.items())
+    return True
+
+
+def _smallest(limits: Iterable[Limits]) -> Limits:
+    known = list(limits)
+
+    def least(values: Iterable[int | None]) -> int | None:
+        return min((value for value in values if value is not None), default=None)
+
+    return Limits(
+        context=least(one.context for one in known),
+        input=least(one.input for one in known),
+        output=least(one.output for one in known),
+    )

@@ -1,0 +1,136 @@
+"""From what went wrong to what is done about it: one table.
+
+`classify` names the kind of a failure from its status, code and wording; `VERDICTS` says for each kind what rests, for
+how long when the provider gives no time, whether another account is tried, and how the failure is booked.
+Sources for codes and wordings: the providers' error pages (OpenAI, Anthropic, OpenRouter, Z.ai, DeepSeek, Gemini).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Literal
+
+import msgspec
+
+from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
+from eggpool.routing.health import Scope
+
+Next = Literal["another", "stop"]
+
+
+class Kind(enum.StrEnum):
+    """What went wrong with an attempt. The values stand in the books and on the pages."""
+
+    BAD_REQUEST = "bad_request"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    CREDENTIALS = "credentials"
+    FORBIDDEN = "forbidden"
+    BALANCE = "balance"
+    PLAN_WINDOW = "plan_window"
+    RATE = "rate"
+    OVERLOADED = "overloaded"
+    MODEL_MISSING = "model_missing"
+    SERVER_ERROR = "server_error"
+    NETWORK = "network"
+    TIMEOUT = "timeout"
+    BROKEN = "broken"
+    NO_ANSWER = "no_answer"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a failure leads to.
+
+    `scope` is what rests, None for nothing; `first_rest_s` is the first guess at how long, doubled at each failure in
+    a row; `on_providers_word` tells whether the rest refuses or only orders.
+    """
+
+    next: Next
+    scope: Scope | None
+    first_rest_s: float
+    on_providers_word: bool
+
+
+VERDICTS: dict[Kind, Verdict] = {
+    #                              next       scope      first rest  provider's word
+    Kind.BAD_REQUEST: Verdict("stop", None, 0, False),
+    Kind.PROMPT_TOO_LONG: Verdict("stop", None, 0, False),
+    Kind.CREDENTIALS: Verdict("another", "account", 30, False),
+    Kind.FORBIDDEN: Verdict("another", "model", 30, False),
+    Kind.BALANCE: Verdict("another", "account", 60, True),
+    Kind.PLAN_WINDOW: Verdict("another", "account", 60, True),
+    Kind.RATE: Verdict("another", "model", 1, True),
+    Kind.OVERLOADED: Verdict("another", "model", 1, False),
+    Kind.MODEL_MISSING: Verdict("another", "model", 30, False),
+    Kind.SERVER_ERROR: Verdict("another", "model", 1, False),
+    Kind.NETWORK: Verdict("another", "account", 1, False),
+    Kind.TIMEOUT: Verdict("another", "model", 1, False),
+    Kind.BROKEN: Verdict("another", "model", 1, False),
+    Kind.NO_ANSWER: Verdict("another", "model", 1, False),
+}
+
+_BY_CODE: dict[str, Kind] = {
+    "insufficient_quota": Kind.BALANCE,
+    "billing_error": Kind.BALANCE,
+    "exceeded_current_quota_error": Kind.BALANCE,
+    "1113": Kind.BALANCE,
+    "1304": Kind.PLAN_WINDOW,
+    "1308": Kind.PLAN_WINDOW,
+    "1310": Kind.PLAN_WINDOW,
+    "usage_limit_reached": Kind.PLAN_WINDOW,
+    "rate_limit_exceeded": Kind.RATE,
+    "rate_limit_error": Kind.RATE,
+    "overloaded_error": Kind.OVERLOADED,
+    "server_is_overloaded": Kind.OVERLOADED,
+    "context_length_exceeded": Kind.PROMPT_TOO_LONG,
+    "1261": Kind.PROMPT_TOO_LONG,
+    "model_not_found": Kind.MODEL_MISSING,
+    "1311": Kind.MODEL_MISSING,
+    "1312": Kind.OVERLOADED,
+    "invalid_api_key": Kind.CREDENTIALS,
+    "authentication_error": Kind.CREDENTIALS,
+}
+
+_BY_STATUS: dict[int, Kind] = {
+    401: Kind.CREDENTIALS,
+    402: Kind.BALANCE,
+    403: Kind.FORBIDDEN,
+    408: Kind.TIMEOUT,
+    429: Kind.RATE,
+    503: Kind.OVERLOADED,
+    529: Kind.OVERLOADED,
+}
+
+_MODEL_MISSING = re.compile(
+    r"model[^.]{0,80}(?:not found|not available|does not exist|not supported)|(?:unknown|unsupported|no such) model",
+    re.I,
+)
+_TOO_LONG = re.compile(r"prompt is too long|context (?:length|window)|too many tokens", re.I)
+_BALANCE = re.compile(r"credit balance is too low|insufficient (?:balance|credits|funds)", re.I)
+
+
+def classify(status: int, code: str, error_type: str, message: str) -> Kind:
+    """The kind of an error that a provider told, from its status (200 for one told inside a stream) and words."""
+    kind = _BY_CODE.get(code) or _BY_CODE.get(error_type)
+    if kind is not None:
+        return kind
+    if status in (400, 403, 404, 413, 422) and _BALANCE.search(message):
+        return Kind.BALANCE
+    if status in (400, 413, 422) and _TOO_LONG.search(message):
+        return Kind.PROMPT_TOO_LONG
+    if status in (400, 403, 404, 422) and _MODEL_MISSING.search(message):
+        return Kind.MODEL_MISSING
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    return Kind.BAD_REQUEST if 400 <= status < 500 else Kind.SERVER_ERROR
+
+
+def classify_exception(error: UpstreamError) -> Kind:
+    """The kind of a failure without an HTTP answer."""
+    if isinstance(error, ConnectFailed):
+        return Kind.NETWORK
+    if isinstance(error, UpstreamTimeout):
+        return Kind.TIMEOUT
+    if isinstance(error, UpstreamBroken):
+        return Kind.BROKEN
+    return Kind.NO_ANSWER
