@@ -195,6 +195,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     usage_source: UsageSource = UsageSource.NONE
     cost: Cost = Cost(None, Exactness.UNKNOWN)
+    price: Price | None = None  # that the cost was computed with; kept so that it can be computed again
     reserved_nanodollars: int = 0
     queue_us: int | None = None  # arrival to first attempt
     connect_us: int | None = None  # of the attempt that was passed on

@@ -1,0 +1,355 @@
+"""The thread that writes: group commit, patience with a file that cannot be written, and the drain at the end.
+
+The only read-write connection lives here. Everybody else appends facts, which never waits for the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+
+import msgspec
+
+from eggpool.domain import EventRecord
+from eggpool.errors import StoreError
+from eggpool.store import facts
+from eggpool.store.backlog import Backlog, Losses, Waiting
+from eggpool.store.facts import Fact, Row
+from eggpool.store.ids import IdMaker
+
+BATCH = 500  # facts of each kind in one transaction
+FIRST_RETRY_S = 0.05
+LONGEST_RETRY_S = 2.0
+
+# Errors of SQLite that a fact's own content causes; every other one is the file's, and passes.
+_THE_FACTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.NotSupportedError)
+
+log = logging.getLogger(__name__)
+
+
+class Job(msgspec.Struct):
+    """A function that runs on the writing connection in a transaction of its own."""
+
+    run: Callable[[sqlite3.Connection], object]
+    done: Future[object]
+
+
+class Writer:
+    """Owns `conn` from the start of the thread on and closes it at the end.
+
+    `put`, `flushed`, `run` and `close` may be called from any thread.
+    """
+
+    def __init__(
+        self, conn: sqlite3.Connection, ids: IdMaker, backlog: Backlog, *, interval_s: float, busy_timeout_s: float
+    ) -> None:
+        self._conn = conn
+        self._ids = ids
+        self._backlog = backlog
+        self._interval_s = interval_s
+        self._busy_timeout_s = busy_timeout_s
+        self._wake = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._flushes: list[tuple[int, Future[bool]]] = []
+        self._in_hand: list[Waiting] = []
+        self._put = 0
+        self._closing = False
+        self._closed = False
+        self._deadline = 0.0
+        self._trouble_since: float | None = None
+        self._thread = threading.Thread(target=self._main, name="eggpool-books", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, new: Iterable[Fact]) -> None:
+        """Append facts. After the end of the thread they are dropped."""
+        with self._wake:
+            before = len(self._backlog)
+            self._append(new)
+            after = len(self._backlog)
+            if before == 0 or before < BATCH <= after:
+                self._wake.notify_all()
+
+    def _append(self, new: Iterable[Fact]) -> None:
+        at = time.monotonic()
+        for fact in new:
+            self._put += 1
+            if self._closed:
+                self._backlog.losses.add(fact)
+            else:
+                self._backlog.put(Waiting(self._put, at, fact))
+
+    def flushed(self) -> Future[bool]:
+        """Commit what has been put so far at once; the result is whether that was done before the end."""
+        future: Future[bool] = Future()
+        with self._wake:
+            if self._closed:
+                future.set_result(self._oldest() is None)
+            elif self._oldest() is None:
+                future.set_result(True)
+            else:
+                waiting = [(number, other) for number, other in self._flushes if not other.cancelled()]
+                self._flushes = [*waiting, (self._put, future)]
+                self._wake.notify_all()
+        return future
+
+    def run(self, function: Callable[[sqlite3.Connection], object]) -> Future[object]:
+        """Run a function in a transaction of its own. Its future raises StoreError when the file cannot be written."""
+        job = Job(function, Future())
+        with self._wake:
+            if self._closing:
+                job.done.set_exception(StoreError("The database is closed."))
+            else:
+                self._jobs.append(job)
+                self._wake.notify_all()
+        return job.done
+
+    def lag_ms(self) -> int:
+        """How long the oldest fact that is not in the file has waited."""
+        with self._wake:
+            oldest = self._oldest()
+        return 0 if oldest is None else max(0, int((time.monotonic() - oldest.at) * 1000))
+
+    def _oldest(self) -> Waiting | None:
+        return min(self._in_hand, key=lambda item: item.number) if self._in_hand else self._backlog.oldest()
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what waits, for at most about `timeout_s`, then end. Returns whether the thread has ended."""
+        with self._wake:
+            if not self._closing:
+                self._closing = True
+                self._deadline = time.monotonic() + timeout_s
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            # One try that is under way may wait for a locked file once more before it sees the deadline.
+            self._thread.join(timeout_s + self._busy_timeout_s + 1.0)
+        return not self._thread.is_alive()
+
+    # The thread.
+
+    def _main(self) -> None:
+        try:
+            while self._turn():
+                pass
+        finally:
+            self._end()
+
+    def _turn(self) -> bool:
+        """Wait for something to do and do it; False when there will be nothing more."""
+        with self._wake:
+            self._wait()
+            self._in_hand = self._backlog.take(BATCH)
+            jobs, self._jobs = self._jobs, deque()
+            closing = self._closing
+        kept = self._write([item.fact for item in self._in_hand]) if self._in_hand else True
+        with self._wake:
+            self._in_hand = []
+            ready = self._ready_flushes()
+        for future in ready:
+            _resolve(future, kept)
+        for job in jobs:
+            self._do(job)
+        if closing:
+            with self._wake:
+                return len(self._backlog) > 0 and time.monotonic() < self._deadline
+        return True
+
+    def _wait(self) -> None:
+        while not (self._closing or self._jobs or self._flushes or len(self._backlog) >= BATCH):
+            oldest = self._backlog.oldest()
+            if oldest is None:
+                self._wake.wait()
+                continue
+            left = oldest.at + self._interval_s - time.monotonic()
+            if left <= 0:
+                return
+            self._wake.wait(left)
+
+    def _ready_flushes(self) -> list[Future[bool]]:
+        oldest = self._backlog.oldest()
+        done = self._put if oldest is None else oldest.number - 1
+        ready = [future for number, future in self._flushes if number <= done]
+        self._flushes = [(number, future) for number, future in self._flushes if number > done]
+        return ready
+
+    def _write(self, batch: Sequence[Fact]) -> bool:
+        """Commit a batch, however long the file refuses; False when the end came first."""
+        pause = FIRST_RETRY_S
+        while True:
+            try:
+                self._commit(batch)
+            except sqlite3.Error as error:
+                self._trouble(error, len(batch))
+            else:
+                self._fine()
+                return True
+            with self._wake:
+                if self._closing:
+                    left = self._deadline - time.monotonic()
+                    if left <= 0:
+                        self._give_up(batch)
+                        return False
+                    self._wake.wait(min(pause, left))
+                else:
+                    self._wake.wait_for(lambda: self._closing, pause)
+            pause = min(pause * 2, LONGEST_RETRY_S)
+
+    def _commit(self, batch: Sequence[Fact]) -> None:
+        """Write a batch; when a fact cannot be written for a reason of its own, all others. Raises sqlite3.Error when
+        the file cannot be written."""
+        ended = {fact.ends for fact in batch if fact.ends is not None}
+        needed = [fact for fact in batch if fact.begins is None or fact.begins not in ended]
+        try:
+            self._commit_together(needed)
+        except Exception as error:
+            if _is_the_files(error):
+                raise
+            refused = self._commit_singly(needed)
+            self._tell_refused(refused)
+
+    def _commit_together(self, batch: Sequence[Fact]) -> None:
+        rows: dict[str, list[Row]] = {}
+        for fact in batch:
+            for sql, row in fact.steps:
+                rows.setdefault(sql, []).append(row)
+        with _Transaction(self._conn):
+            for sql, values in rows.items():
+                self._conn.executemany(sql, values)
+
+    def _commit_singly(self, batch: Sequence[Fact]) -> list[tuple[str, str]]:
+        refused = []
+        with _Transaction(self._conn):
+            for fact in batch:
+                self._conn.execute("SAVEPOINT fact")
+                try:
+                    for sql, row in fact.steps:
+                        self._conn.execute(sql, row)
+                except Exception as error:
+                    if _is_the_files(error):
+                        raise
+                    self._conn.execute("ROLLBACK TO fact")
+                    refused.append((fact.kind, type(error).__name__))
+                self._conn.execute("RELEASE fact")
+        return refused
+
+    def _do(self, job: Job) -> None:
+        if not job.done.set_running_or_notify_cancel():
+            return
+        try:
+            with _Transaction(self._conn):
+                result = job.run(self._conn)
+        except sqlite3.Error as error:
+            job.done.set_exception(StoreError(f"The database cannot be written: {error}."))
+        except BaseException as error:  # noqa: BLE001 - it belongs to the one who waits for the future
+            job.done.set_exception(error)
+        else:
+            job.done.set_result(result)
+
+    def _end(self) -> None:
+        self._conn.close()
+        with self._wake:
+            self._closing = self._closed = True
+            left = self._backlog.take(len(self._backlog))
+            for item in left:
+                self._backlog.losses.add(item.fact)
+            losses = self._backlog.take_losses()
+            flushes, self._flushes = self._flushes, []
+            jobs, self._jobs = self._jobs, deque()
+        if losses:
+            log.error("the books were closed without %s", _loss_text(losses))
+        for _, future in flushes:
+            _resolve(future, False)
+        for job in jobs:
+            if job.done.set_running_or_notify_cancel():
+                job.done.set_exception(StoreError("The database is closed."))
+
+    # What people are told: once when it begins, once when it is over.
+
+    def _trouble(self, error: sqlite3.Error, waiting: int) -> None:
+        if self._trouble_since is not None:
+            return
+        self._trouble_since = time.monotonic()
+        log.error("the books cannot be written (%s): requests go on, %d facts wait", error, waiting)
+        self._event("books_delayed", f"the database cannot be written: {error}")
+
+    def _fine(self) -> None:
+        with self._wake:
+            losses = self._backlog.take_losses() if self._backlog.half_empty else None
+        if self._trouble_since is not None:
+            seconds = time.monotonic() - self._trouble_since
+            self._trouble_since = None
+            log.warning("the books are written again after %.1f s", seconds)
+            self._event("books_caught_up", f"the database is written again after {seconds:.1f} s")
+        if losses:
+            text = _loss_text(losses)
+            log.error("too much waited for the database: the books lack %s", text)
+            self._event("books_facts_lost", f"too much waited for the database: the books lack {text}")
+
+    def _tell_refused(self, refused: Sequence[tuple[str, str]]) -> None:
+        if not refused:
+            return
+        kinds = ", ".join(sorted({f"{kind} ({error})" for kind, error in refused}))
+        log.error("the database refused %d facts for what they contain: %s", len(refused), kinds)
+        if any(kind != "event" for kind, _ in refused):  # an event about an event could go on for ever
+            self._event("books_facts_refused", f"{len(refused)} facts could not be written: {kinds}")
+
+    def _give_up(self, batch: Sequence[Fact]) -> None:
+        for fact in batch:
+            self._backlog.losses.add(fact)
+
+    def _event(self, kind: str, detail: str) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        fact = facts.event(self._ids.next(now_ms), EventRecord(now_ms, kind, detail))
+        with self._wake:
+            self._append((fact,))
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE, then COMMIT, or ROLLBACK when anything fails."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+
+    def __enter__(self) -> None:
+        self._conn.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            try:
+                self._conn.execute("COMMIT")
+            except sqlite3.Error:
+                self._rollback()
+                raise
+        else:
+            self._rollback()
+
+    def _rollback(self) -> None:
+        if self._conn.in_transaction:
+            self._conn.execute("ROLLBACK")
+
+
+def _is_the_files(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _THE_FACTS)
+
+
+def _resolve(future: Future[bool], value: bool) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_result(value)
+
+
+def _loss_text(losses: Losses) -> str:
+    tally = losses.tally
+    text = f"{losses.facts} facts"
+    if tally.requests:
+        text += (
+            f", among them {tally.requests} requests with {tally.input_tokens} input tokens, "
+            f"{tally.output_tokens} output tokens and {tally.cost_nanodollars / 1e9:.6f} dollars"
+        )
+    return text
