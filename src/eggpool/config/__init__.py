@@ -1,1 +1,1 @@
-"""Settings: what they are (`schema`), how they are read (`load`), changed (`edit`) and described (`reference`). Pure."""
+"""Settings: what they are (`schema`), how they are read (`load`), changed (`edit`), described (`reference`). Pure."""

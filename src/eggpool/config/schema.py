@@ -26,9 +26,11 @@ PROTOCOL_DIALECTS: dict[str, Dialect] = {
     "responses": Dialect.RESPONSES,
 }
 
-KEY_PATTERN = r"^[A-Za-z0-9_-]{8,512}$"
-PROVIDER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-ACCOUNT_NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f]+$"
+# \Z and not $, which would let a trailing line end through.
+KEY_PATTERN = r"^[A-Za-z0-9_-]{8,512}\Z"
+PROVIDER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*\Z"
+ACCOUNT_NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f]+\Z"
+KEY_HASH_PATTERN = r"^sha256:[0-9a-f]{64}\Z"
 
 Seconds = Annotated[float, Meta(gt=0)]
 MicroDollars = Annotated[int, Meta(ge=0)]
@@ -282,7 +284,7 @@ class Account(Section, frozen=True, kw_only=True):
     """One key at one provider."""
 
     label: AccountLabel = AccountLabel("")  # provider/name; set by the loader
-    name: Annotated[str, Meta(pattern=ACCOUNT_NAME_PATTERN, description="Unique in the file.")]
+    name: Annotated[str, Meta(pattern=ACCOUNT_NAME_PATTERN, description="Unique at its provider.")]
     api_key: Annotated[Secret | None, Meta(description="The key itself; better is api_key_env.")] = None
     api_key_env: Annotated[str | None, Meta(description="Environment variable with the key.")] = None
     api_key_command: Annotated[str | None, Meta(description="Command that prints the key (a password store).")] = None
@@ -347,7 +349,7 @@ class ClientKey(Section, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(pattern=ACCOUNT_NAME_PATTERN, description="Shown in statistics.")]
     key_hash: Annotated[
-        str, Meta(pattern=r"^sha256:[0-9a-f]{64}$", description='"sha256:" and the SHA-256 of the key, hexadecimal.')
+        str, Meta(pattern=KEY_HASH_PATTERN, description='"sha256:" and the SHA-256 of the key, hexadecimal.')
     ]
 
 
