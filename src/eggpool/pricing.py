@@ -152,6 +152,8 @@ def parse_price_text(value: float | str, default_unit: Unit) -> int:
 def _read_price(value: float | str) -> tuple[Decimal, Unit | None]:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ConfigError((_NOT_A_PRICE.format("of this kind"),))
+    if isinstance(value, int) and abs(value) > MAX_RATE:
+        raise ConfigError(("A price is far beyond all reason; check its unit.",))
     text = value if isinstance(value, str) else repr(value)
     match = _PRICE.match(text) if len(text) <= MAX_TEXT else None
     if match is None:
@@ -190,6 +192,24 @@ def from_override(
         source="config",
     )
     return None if price == Price(source="config") else price
+
+
+def with_override(
+    price: Price | None,
+    *,
+    input_price_per_1k: float | str | None = None,
+    output_price_per_1k: float | str | None = None,
+    cache_read_per_million_microdollars: int | None = None,
+    cache_write_per_million_microdollars: int | None = None,
+) -> Price | None:
+    """The price with what a model override tells put over it. Raises ConfigError."""
+    override = from_override(
+        input_price_per_1k=input_price_per_1k,
+        output_price_per_1k=output_price_per_1k,
+        cache_read_per_million_microdollars=cache_read_per_million_microdollars,
+        cache_write_per_million_microdollars=cache_write_per_million_microdollars,
+    )
+    return overlay(override, price)
 
 
 def _from_microdollars(value: int | None) -> int | None:
