@@ -118,10 +118,7 @@ class Database(Section, frozen=True, kw_only=True):
 
     path: Annotated[
         str | None,
-        Meta(
-            description="The SQLite file; a relative path begins at the configuration file. "
-            "Without it: eggpool/usage.sqlite3 in the user's data folder."
-        ),
+        Meta(description="The SQLite file, from the configuration's folder; else eggpool/ in the user's data folder."),
     ] = None
     busy_timeout_ms: Annotated[int, Meta(gt=0, description="How long one try waits for a locked file.")] = 5000
     wal: Annotated[bool, Meta(description="Write-ahead log: readers never wait for the writer.")] = True
@@ -288,7 +285,7 @@ class Account(Section, frozen=True, kw_only=True):
     api_key: Annotated[Secret | None, Meta(description="The key itself; better is api_key_env.")] = None
     api_key_env: Annotated[str | None, Meta(description="Environment variable with the key.")] = None
     api_key_command: Annotated[str | None, Meta(description="Command that prints the key (a password store).")] = None
-    enabled: Annotated[bool, Meta(description="Use it.")] = True
+    enabled: Annotated[bool, Meta(description="false leaves it out without removing it.")] = True
     weight: Annotated[float, Meta(gt=0, description="How much it takes compared with its siblings.")] = 1.0
     proxy: Annotated[str | None, Meta(description="Name of a table under [proxies].")] = None
     proxy_url: Annotated[Secret | None, Meta(description="Outbound proxy URL.")] = None
@@ -310,7 +307,7 @@ class Provider(Section, frozen=True, kw_only=True):
 
     id: Annotated[str, Meta(pattern=PROVIDER_ID_PATTERN, description="Equal to the table's name.")]
     base_url: Annotated[str, Meta(description="Absolute URL below which its endpoints are.")]
-    enabled: Annotated[bool, Meta(description="Use it.")] = True
+    enabled: Annotated[bool, Meta(description="false leaves it out without removing it.")] = True
     protocols: Annotated[
         tuple[Protocol, ...], Meta(min_length=1, description="What it speaks: openai, anthropic, responses.")
     ] = ("openai",)
@@ -318,7 +315,7 @@ class Provider(Section, frozen=True, kw_only=True):
     anthropic_path: Annotated[str, Meta(pattern="^/", description="Messages endpoint.")] = "/messages"
     responses_path: Annotated[str, Meta(pattern="^/", description="Responses endpoint.")] = "/responses"
     models_method: Annotated[Literal["GET", "POST"], Meta(description="How its models are asked for.")] = "GET"
-    models_path: Annotated[str, Meta(pattern="^/", description="Where.")] = "/models"
+    models_path: Annotated[str, Meta(pattern="^/", description="Where its models are asked for.")] = "/models"
     models_endpoint: Annotated[ModelsEndpoint | None, Meta(description="The same with body and query.")] = None
     static_models: Annotated[tuple[str, ...], Meta(description="Models it has, whether or not its list says so.")] = ()
     routing_priority: Annotated[int, Meta(ge=0, description="Higher is used first.")] = 0
@@ -327,15 +324,21 @@ class Provider(Section, frozen=True, kw_only=True):
     verify: Annotated[Verify, Meta(description="How it is checked.")] = Verify()
     model_overrides: Annotated[dict[str, ModelOverride], Meta(description="By model name.")] = {}
     limits: Annotated[QuotaLimits | None, Meta(description="Its own [limits].", extra=UNUSED)] = None
-    connect_timeout_s: Annotated[float | None, Meta(gt=0, description="As in [upstream].")] = None
-    header_timeout_s: Annotated[float | None, Meta(gt=0, description="As in [upstream].")] = None
-    first_event_timeout_s: Annotated[float | None, Meta(gt=0, description="As in [upstream].")] = None
-    read_timeout_s: Annotated[float | None, Meta(gt=0, description="As in [upstream].")] = None
+    connect_timeout_s: Annotated[float | None, Meta(gt=0, description="Its own value for the key of [upstream].")] = (
+        None
+    )
+    header_timeout_s: Annotated[float | None, Meta(gt=0, description="Its own value for the key of [upstream].")] = None
+    first_event_timeout_s: Annotated[
+        float | None, Meta(gt=0, description="Its own value for the key of [upstream].")
+    ] = None
+    read_timeout_s: Annotated[float | None, Meta(gt=0, description="Its own value for the key of [upstream].")] = None
     write_timeout_s: Annotated[float | None, Meta(gt=0, description="Of old files.", extra=UNUSED)] = None
     pool_timeout_s: Annotated[float | None, Meta(gt=0, description="Of old files.", extra=UNUSED)] = None
-    max_connections: Annotated[int | None, Meta(ge=0, description="As in [upstream].")] = None
+    max_connections: Annotated[int | None, Meta(ge=0, description="Its own value for the key of [upstream].")] = None
     max_keepalive: Annotated[int | None, Meta(ge=0, description="Of old files.", extra=UNUSED)] = None
-    keepalive_timeout_s: Annotated[float | None, Meta(ge=0, description="As in [upstream].")] = None
+    keepalive_timeout_s: Annotated[float | None, Meta(ge=0, description="Its own value for the key of [upstream].")] = (
+        None
+    )
     accounts: Annotated[tuple[Account, ...], Meta(description="The keys there.")] = ()
 
     @property
