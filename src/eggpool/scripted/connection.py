@@ -11,7 +11,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, cast
 
 from eggpool.errors import WireError
 from eggpool.scripted.received import End, ReceivedRequest
@@ -73,13 +73,11 @@ class Connection(asyncio.Protocol):
     # Callbacks of the loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("The scripted provider needs a stream transport.")
-        self._transport = transport
-        transport.set_write_buffer_limits(high=0)  # a write is done when the kernel has it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        self._transport.set_write_buffer_limits(high=0)  # a write is done when the kernel has it
         number = self._owner.opened(self)
         if number is None:
-            transport.abort()
+            self._transport.abort()
             return
         self._number = number
         self.task = asyncio.get_running_loop().create_task(self._serve(), name=f"scripted connection {number}")

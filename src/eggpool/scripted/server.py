@@ -10,7 +10,7 @@ from typing import Self
 
 from eggpool.domain import ListedModel
 from eggpool.errors import RequestRefused, StartError
-from eggpool.scripted.behaviours import Behaviour, Script, play
+from eggpool.scripted.behaviours import Behaviour, Script, good, play
 from eggpool.scripted.connection import Connection
 from eggpool.scripted.good import CODECS, DEFAULT_MODELS, GoodProvider
 from eggpool.scripted.received import ReceivedRequest
@@ -23,8 +23,8 @@ class ScriptedProvider:
     """An LLM provider on 127.0.0.1 that does exactly what it is told. Use it with `async with`.
 
     `keys` are the accounts: API key -> what it does, a `Behaviour` or one script for every request. `default` is
-    for any other key. Without both, anybody is served, with or without a key; else an unknown key gets 401. A script
-    that is broken itself raises when the provider closes.
+    for everybody else, with another key or none; without it they get 401, unless no keys are given either: then
+    anybody is served well. A script that is broken itself raises when the provider closes.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class ScriptedProvider:
         self.refused_connections = 0
         self.port = 0
         self._keys = {key: _behaviour(given) for key, given in (keys or {}).items()}
-        open_to_all = not self._keys and default is None
-        self._default = Behaviour() if open_to_all else None if default is None else _behaviour(default)
-        self._needs_key = not open_to_all
+        if default is None and keys is None:
+            default = good
+        self._default = None if default is None else _behaviour(default)
         self._good = GoodProvider()
         self._connections: set[Connection] = set()
         self._waiting: list[asyncio.Future[None]] = []
@@ -89,7 +89,6 @@ class ScriptedProvider:
     def behave(self, key: str, behaviour: Behaviour | Script) -> None:
         """From now on the account of this key, known or new, does that."""
         self._keys[key] = _behaviour(behaviour)
-        self._needs_key = True
 
     def forget(self, key: str) -> None:
         """From now on this key is unknown."""
@@ -155,8 +154,6 @@ class ScriptedProvider:
         self.requests.append(request)
         self.changed()
         behaviour = self._keys.get(request.api_key or "", self._default)
-        if request.api_key is None and self._needs_key:
-            behaviour = None
         models = self.models if behaviour is None or behaviour.models is None else behaviour.models
         good_reply = self._good.reply_to(request, models, authorised=behaviour is not None)
         named = (CODECS[request.dialect].request_id_header, f"req_{len(self.requests):06}")
