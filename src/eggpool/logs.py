@@ -46,8 +46,10 @@ class _Secrets:
         self.pattern: re.Pattern[str] | None = None
 
     def add(self, value: str) -> None:
-        """Hide `value`, and what it looks like inside a URL."""
-        new = {form for form in (value, quote(value, safe="")) if len(form) >= SHORTEST_SECRET}
+        """Hide `value`, and what it looks like inside a URL and in a `repr`."""
+        if len(value) < SHORTEST_SECRET:
+            return
+        new = {value, quote(value, safe="", errors="replace"), repr(value)[1:-1]}
         with self._lock:
             if new <= self._values:
                 return
