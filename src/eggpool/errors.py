@@ -21,6 +21,7 @@
     │   ├── ConnectFailed        no connection (name, refused, TLS, outbound proxy)
     │   ├── UpstreamTimeout      connected, but headers, first event or next bytes did not come in time
     │   └── UpstreamBroken       the connection broke after the request was sent
+    ├── StreamCut                an answer broke off where the client can only be told by closing its connection
     └── WireError                bytes that are not what their format says
 
 Each class knows whose fault it is, its HTTP status and a machine-readable code. `str(error)` is always safe to show:
@@ -43,14 +44,15 @@ class EggPoolError(Exception):
 
 
 class ConfigError(EggPoolError):
-    """The configuration cannot be used; `problems` has one line for each thing to mend."""
+    """The configuration cannot be used; `problems` has one line for each thing to mend, `source` names the file."""
 
     fault = "operator"
     code = "config_error"
 
-    def __init__(self, problems: tuple[str, ...]) -> None:
+    def __init__(self, problems: tuple[str, ...], *, source: str | None = None) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.source = source
 
 
 class StartError(EggPoolError):
@@ -196,6 +198,14 @@ class UpstreamBroken(UpstreamError):
     def __init__(self, message: str, *, stale: bool = False) -> None:
         super().__init__(message)
         self.stale = stale
+
+
+class StreamCut(EggPoolError):
+    """The provider broke off inside an event that was passed on in part: only closing the connection is honest."""
+
+    fault = "upstream"
+    status = 502
+    code = "stream_cut"
 
 
 class WireError(EggPoolError):

@@ -52,14 +52,13 @@ def read_error(body: bytes) -> ErrorInfo:
     return _read_error(payload)
 
 
-def read_usage(body: bytes) -> Usage | None:
-    """The usage block of a whole reply, None when there is none."""
-    return _usage(fields.decode_object(body).get("usage"))
-
-
-def read_reply_id(body: bytes) -> str | None:
-    """Chat replies are not referred to later."""
-    return None
+def read_reply(body: bytes) -> Note:
+    """What a whole reply means: `content` when it is an answer, `error` when it is an error under a 200."""
+    payload = fields.decode_object(body)
+    usage = _usage(payload.get("usage"))
+    if payload.get("error") and not payload.get("choices"):
+        return Note(error=_read_error(payload), usage=usage)
+    return Note(content=bool(payload), terminal=bool(payload), usage=usage)
 
 
 def read_event(event: sse.SseEvent) -> Note:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from eggpool.domain import Dialect, ModelCard, Usage
+from eggpool.domain import Dialect, ModelCard
 from eggpool.wire import chat, messages, responses, sse
 from eggpool.wire.notes import ErrorInfo, Note
 
@@ -30,9 +30,7 @@ class Codec(Protocol):
 
     def read_error(self, body: bytes) -> ErrorInfo: ...
 
-    def read_usage(self, body: bytes) -> Usage | None: ...
-
-    def read_reply_id(self, body: bytes) -> str | None: ...
+    def read_reply(self, body: bytes) -> Note: ...
 
     def read_event(self, event: sse.SseEvent) -> Note: ...
 

@@ -56,14 +56,12 @@ def read_error(body: bytes) -> ErrorInfo:
     return _read_error(fields.decode_object(body))
 
 
-def read_usage(body: bytes) -> Usage | None:
-    """The usage block of a whole reply, None when there is none."""
-    return _usage(fields.decode_object(body).get("usage"))
-
-
-def read_reply_id(body: bytes) -> str | None:
-    """Messages are not referred to later."""
-    return None
+def read_reply(body: bytes) -> Note:
+    """What a whole reply means: `content` when it is an answer, `error` when it is an error under a 200."""
+    payload = fields.decode_object(body)
+    if payload.get("type") == "error" or (payload.get("error") and not payload.get("content")):
+        return Note(error=_read_error(payload))
+    return Note(content=bool(payload), terminal=bool(payload), usage=_usage(payload.get("usage")))
 
 
 def read_event(event: sse.SseEvent) -> Note:

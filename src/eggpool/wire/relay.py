@@ -84,18 +84,29 @@ class StreamRelay:
 
 
 class PlainRelay:
-    """Passes on a reply that is too long to be held whole, and finds the usage at its end."""
+    """Passes on a reply that is too long to be held whole, and finds the usage at its end.
 
-    __slots__ = ("_codec", "_skimmer")
+    Such a reply has no markers of its own: its length or its last chunk says that it is whole.
+    """
+
+    __slots__ = ("_codec", "_skimmer", "error", "reply_id", "terminal")
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._skimmer = Skimmer()
+        self.terminal = False
+        self.error: ErrorInfo | None = None
+        self.reply_id: str | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what came; it is what the client gets."""
         self._skimmer.feed(chunk)
         return chunk
+
+    def finish(self) -> bytes:
+        """The provider has ended the reply."""
+        self.terminal = True
+        return b""
 
     @property
     def usage(self) -> Usage | None:

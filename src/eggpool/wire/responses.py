@@ -47,14 +47,13 @@ def write_error_event(status: int, message: str, code: str) -> bytes:
     return sse.encode(msgspec.json.encode(payload), b"error")
 
 
-def read_usage(body: bytes) -> Usage | None:
-    """The usage block of a whole reply, None when there is none."""
-    return _usage(fields.decode_object(body).get("usage"))
-
-
-def read_reply_id(body: bytes) -> str | None:
-    """The id under which later requests may refer to this reply."""
-    return fields.text(fields.decode_object(body).get("id"))
+def read_reply(body: bytes) -> Note:
+    """What a whole reply means: `content` when it is an answer, `error` when it is an error under a 200."""
+    payload = fields.decode_object(body)
+    usage = _usage(payload.get("usage"))
+    if payload.get("status") == "failed" or (payload.get("error") and "output" not in payload):
+        return Note(error=_failure(payload), usage=usage)
+    return Note(content=bool(payload), terminal=bool(payload), usage=usage, reply_id=_id(payload))
 
 
 def read_event(event: sse.SseEvent) -> Note:

@@ -109,7 +109,7 @@ class Skimmer:
         for match in _USAGE_OBJECT.finditer(self._tail):
             end = _object_end(self._tail, match.end())
             if end:
-                found = codec.read_usage(b'{"usage":' + bytes(self._tail[match.end() : end]) + b"}") or found
+                found = codec.read_reply(b'{"usage":' + bytes(self._tail[match.end() : end]) + b"}").usage or found
         return found
 
 

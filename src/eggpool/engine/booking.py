@@ -1,0 +1,192 @@
+"""What is noted of one request while it runs, and the records that it leaves in the books.
+
+Only collects and puts together; what happened is decided in `dispatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from eggpool.domain import AttemptRecord, Outcome, Refusal, RequestBegun, RequestRecord, Usage, UsageSource
+from eggpool.engine.clock import Clock
+from eggpool.engine.inbound import Inbound
+from eggpool.pricing import cost
+from eggpool.routing.catalog import Candidate
+from eggpool.routing.plan import Plan
+from eggpool.routing.verdict import VERDICTS, Kind
+from eggpool.store.ledger import Ledger
+from eggpool.upstream.client import Reply
+
+MAX_DETAIL_CHARS = 512
+
+
+class Attempt:
+    """One try at one account while it runs."""
+
+    __slots__ = ("began", "began_ms", "candidate", "first_byte", "number", "reply")
+
+    def __init__(self, number: int, candidate: Candidate, clock: Clock) -> None:
+        self.number = number
+        self.candidate = candidate
+        self.began = clock.now()
+        self.began_ms = clock.wall_ms()
+        self.reply: Reply | None = None
+        self.first_byte: float | None = None
+
+    def close(self) -> None:
+        """Close the provider's reply, if there is one."""
+        if self.reply is not None:
+            self.reply.close()
+
+
+class Booking:
+    """The notes of one request."""
+
+    __slots__ = (
+        "_body_bytes",
+        "_clock",
+        "_considered",
+        "_first_attempt",
+        "_first_byte",
+        "_inbound",
+        "_keep_detail",
+        "_ledger",
+        "_records",
+        "_refused",
+        "_streams",
+        "committed",
+        "emitted_bytes",
+        "error_class",
+        "served",
+        "status",
+    )
+
+    def __init__(self, ledger: Ledger, clock: Clock, inbound: Inbound, *, keep_detail: bool) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._inbound = inbound
+        self._keep_detail = keep_detail
+        self._body_bytes = len(inbound.body or b"")
+        self._streams = inbound.streams
+        self._records: list[AttemptRecord] = []
+        self._considered = 0
+        self._refused: Sequence[Refusal] = ()
+        self._first_attempt: float | None = None
+        self._first_byte: float | None = None
+        self.committed: float | None = None
+        self.served: Candidate | None = None
+        self.status = 499  # the client left before there was one
+        self.error_class: str | None = None
+        self.emitted_bytes = 0
+
+    @property
+    def attempts_ended(self) -> int:
+        """How many attempts are over."""
+        return len(self._records)
+
+    def planned(self, first: Plan) -> None:
+        """Note who could have taken the request and who could not."""
+        self._considered = len(first.choices)
+        self._refused = first.refused
+
+    def attempt(self, candidate: Candidate) -> Attempt:
+        """An account is tried from now on."""
+        attempt = Attempt(len(self._records) + 1, candidate, self._clock)
+        if self._first_attempt is None:
+            self._first_attempt = attempt.began
+        inbound = self._inbound
+        self._ledger.begun(
+            RequestBegun(
+                id=inbound.id,
+                client=inbound.client,
+                account=candidate.account,
+                model=candidate.model,
+                dialect=inbound.surface.dialect,
+                streamed=self._streams,
+                started_at_ms=inbound.arrived_ms,
+            )
+        )
+        return attempt
+
+    def attempt_ended(
+        self, attempt: Attempt, kind: Kind | None = None, detail: str | None = None, rest_s: float | None = None
+    ) -> None:
+        """An attempt is over; `kind` is None when it gave an answer or the client left."""
+        reply = attempt.reply
+        self._first_byte = attempt.first_byte
+        self._records.append(
+            AttemptRecord(
+                request_id=self._inbound.id,
+                number=attempt.number,
+                account=attempt.candidate.account,
+                model=attempt.candidate.model,
+                dialect=self._inbound.surface.dialect,
+                started_at_ms=attempt.began_ms,
+                status=reply.status if reply else None,
+                error_class=kind.value if kind else None,
+                error_detail=detail[:MAX_DETAIL_CHARS] if detail and self._keep_detail else None,
+                scope=VERDICTS[kind].scope if kind else None,
+                rest_ms=None if rest_s is None else round(rest_s * 1000),
+                connect_us=reply.connect_us if reply else None,
+                first_byte_us=_us(attempt.began, attempt.first_byte),
+                total_us=_us(attempt.began, self._clock.now()),
+                upstream_request_id=reply.request_id if reply else None,
+                bytes_received=reply.bytes_received if reply else 0,
+            )
+        )
+
+    def close(self, outcome: Outcome, usage: Usage | None) -> None:
+        """The request is over: everything goes to the books."""
+        inbound, served = self._inbound, self.served
+        last = self._records[-1] if self._records and served else None
+        source = UsageSource.NONE
+        if usage is not None:
+            source = UsageSource.REPORTED if outcome is Outcome.COMPLETED else UsageSource.PARTIAL
+        price = served.price if served else None
+        self._ledger.request(
+            RequestRecord(
+                id=inbound.id,
+                client=inbound.client,
+                client_address=inbound.client_address,
+                dialect=inbound.surface.dialect,
+                path=inbound.path,
+                model_asked=inbound.model or "",
+                streamed=self._streams,
+                outcome=outcome,
+                status=self.status,
+                started_at_ms=inbound.arrived_ms,
+                ended_at_ms=self._clock.wall_ms(),
+                total_us=_us(inbound.arrived, self._clock.now()) or 0,
+                attempts=len(self._records),
+                account=served.account if served else None,
+                model_served=served.model if served else None,
+                upstream_dialect=inbound.surface.dialect if served else None,
+                error_class=self.error_class,
+                usage=usage or Usage(),
+                usage_source=source,
+                cost=cost(usage or Usage(), price, source),
+                price=price,
+                queue_us=_us(inbound.arrived, self._first_attempt),
+                connect_us=last.connect_us if last else None,
+                first_byte_us=_us(inbound.arrived, self._first_byte) if served else None,
+                first_event_us=_us(inbound.arrived, self.committed),
+                bytes_received=self._body_bytes,
+                bytes_emitted=self.emitted_bytes,
+                upstream_request_id=last.upstream_request_id if last else None,
+                decision=self._decision(),
+            ),
+            self._records,
+        )
+
+    def _decision(self) -> str:
+        refused: dict[str, int] = {}
+        for refusal in self._refused:
+            refused[refusal.reason] = refused.get(refusal.reason, 0) + 1
+        tried = [[record.account, record.error_class] for record in self._records]
+        return msgspec.json.encode({"could": self._considered, "refused": refused, "tried": tried}).decode()
+
+
+def _us(since: float, until: float | None) -> int | None:
+    return None if until is None else round((until - since) * 1_000_000)

@@ -1,0 +1,73 @@
+"""What comes into an exchange and what comes out at its head: the values that the web and the engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from eggpool.domain import AccountLabel, Dialect
+from eggpool.wire import envelope as envelopes
+from eggpool.wire.envelope import Envelope
+
+
+class Surface(msgspec.Struct, frozen=True):
+    """Which of a provider's endpoints a request is for.
+
+    `below` is what follows the dialect's own endpoint; `beside` is a path of its own below the base URL, and then
+    `below` is not used.
+    """
+
+    dialect: Dialect
+    below: str = ""
+    beside: str = ""
+
+    @property
+    def answers(self) -> bool:
+        """Whether replies have the dialect's own shape, so that they can be judged; others are passed as they are."""
+        return not self.below and not self.beside
+
+
+class Inbound(msgspec.Struct):
+    """A request as it came in. `envelope` is None for one without a JSON body; `model` is what it asks for.
+
+    `body` and `envelope` are let go once an account has answered.
+    """
+
+    id: int
+    client: str
+    client_address: str
+    surface: Surface
+    method: str
+    path: str
+    query: str
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes | None
+    envelope: Envelope | None
+    model: str | None
+    only: AccountLabel | None  # the one account that knows what the request refers to
+    arrived: float  # monotonic seconds
+    arrived_ms: int
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client asked for a stream."""
+        return self.envelope is not None and self.envelope.stream
+
+    @property
+    def lacks_usage(self) -> bool:
+        """Whether usage has to be asked for on the client's behalf: chat streams report none unless asked."""
+        return (
+            self.surface.dialect is Dialect.CHAT
+            and self.surface.answers
+            and self.envelope is not None
+            and self.envelope.stream
+            and not envelopes.says_include_usage(self.envelope)
+        )
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The beginning of an answer."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]

@@ -1,0 +1,175 @@
+"""The composition root: what a running pool consists of, opened in order and closed in reverse.
+
+Knows the web only as the function that it is given, which makes the ASGI application out of what has been opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from eggpool.config.schema import Config
+from eggpool.engine import jobs
+from eggpool.engine.clock import Clock
+from eggpool.engine.dispatch import Dispatcher
+from eggpool.engine.pool import Pool
+from eggpool.engine.server import App, HttpServer
+from eggpool.errors import StartError
+from eggpool.routing.catalog import AccountModels
+from eggpool.store.db import Database
+from eggpool.store.ledger import Ledger
+
+new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+with contextlib.suppress(ImportError):  # there is no uvloop for some platforms
+    from uvloop import new_event_loop
+
+_log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long another thread may hold the interpreter: the writer must not delay a stream by its usual 5 ms."""
+
+
+class Runtime:
+    """Everything that is open while the pool runs."""
+
+    def __init__(self, config: Config, database: Database, clock: Clock) -> None:
+        self.config = config
+        self.clock = clock
+        self.database = database
+        self.ledger = Ledger(database)
+        self.pool = Pool(config, self.ledger, clock)
+        self.dispatcher = Dispatcher(config, self.pool, self.ledger, clock)
+        self._server: HttpServer | None = None
+
+    @property
+    def server(self) -> HttpServer:
+        """The listening server."""
+        if self._server is None:
+            raise RuntimeError("the server is not started yet")
+        return self._server
+
+    @property
+    def url(self) -> str:
+        """Where the pool listens."""
+        settings = self.config.server
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        return f"{'https' if settings.tls_cert else 'http'}://{host}:{self.server.port}"
+
+    async def load(self) -> None:
+        """Take over what the last run knew, so that the first request is served at once."""
+        for label, listed in (await self.ledger.load_model_lists()).items():
+            if label in self.pool.accounts:
+                self.pool.lists[label] = AccountModels(listed.models, listed.fetched_at_ms)
+        self.pool.rebuild()
+
+    async def start(self, app: App) -> None:
+        """Begin to listen."""
+        self._server = HttpServer(self.config.server, app)
+        await self._server.start()
+
+
+@asynccontextmanager
+async def open_runtime(
+    config: Config,
+    make_app: Callable[[Runtime], App],
+    *,
+    clock: Clock | None = None,
+    stop_now: asyncio.Event | None = None,
+) -> AsyncIterator[Runtime]:
+    """A running pool: books, accounts, jobs, server. At exit, running requests have the grace time to end.
+
+    `stop_now` ends that grace early. Raises StartError or StoreError when something cannot be opened.
+    """
+    if config.database.path is None:
+        raise StartError("The configuration names no database file; set [database] path.")
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    settings = config.database
+    stop_now = stop_now or asyncio.Event()
+    async with AsyncExitStack() as stack:
+        database = await asyncio.to_thread(
+            Database.open,
+            Path(config.database.path),
+            busy_timeout_ms=settings.busy_timeout_ms,
+            wal=settings.wal,
+            synchronous=settings.synchronous,
+            commit_interval_ms=settings.commit_interval_ms,
+        )
+        stack.push_async_callback(database.aclose)
+        runtime = Runtime(config, database, clock or Clock())
+        stack.push_async_callback(runtime.pool.aclose)
+        await runtime.load()
+        await runtime.start(make_app(runtime))
+        await stack.enter_async_context(_background(runtime))
+        stack.push_async_callback(_drain, runtime, stop_now)
+        yield runtime
+
+
+async def serve(config: Config, make_app: Callable[[Runtime], App], started: Callable[[Runtime], None]) -> None:
+    """Run a pool until SIGTERM or SIGINT; `started` is called once it listens.
+
+    The first signal lets running requests end within the grace time, the second one ends them at once.
+    """
+    loop = asyncio.get_running_loop()
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        if stop.is_set():
+            stop_now.set()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    raise_open_files()
+    try:
+        async with open_runtime(config, make_app, stop_now=stop_now) as runtime:
+            started(runtime)
+            await stop.wait()
+            _log.info("stopping; running requests have %g s to end", config.server.shutdown_grace_s)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run the program, on uvloop where that exists."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main)
+
+
+def raise_open_files() -> None:
+    """Let the process have as many open files as it may: each stream needs two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _drain(runtime: Runtime, stop_now: asyncio.Event) -> None:
+    whole = await runtime.server.drain(runtime.config.server.shutdown_grace_s, stop_now)
+    if not whole:
+        _log.warning("some requests were still running at the end of the grace time and were cut off")
+
+
+@asynccontextmanager
+async def _background(runtime: Runtime) -> AsyncIterator[None]:
+    """The jobs, in one task group that ends with the runtime."""
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(jobs.refresh_models(runtime.config, runtime.pool, runtime.ledger))
+            group.create_task(jobs.retain(runtime.config, runtime.pool, runtime.ledger))
+            group.create_task(jobs.tick(runtime.server))
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

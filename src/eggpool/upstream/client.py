@@ -1,0 +1,291 @@
+"""The HTTP client: send a request to a provider, read its reply, time out, close. aiohttp and its exceptions end here.
+
+One session for each (provider, outbound proxy). Redirects are never followed, nothing is decoded but a content
+encoding that was not asked for, no environment is consulted. Every time-out is the caller's and says what it was
+waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import ssl
+from typing import Literal
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
+from python_socks import ProxyError
+from yarl import URL
+
+from eggpool.config.schema import Provider
+from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
+from eggpool.upstream.encodings import Inflater
+from eggpool.upstream.outbound import CONNECTING, Connecting, connector
+
+Phase = Literal["first_event", "idle"]
+
+_SLICE_BYTES = 256 * 1024
+_MAX_HEADER_LINE_BYTES = 64 * 1024
+_READ_BUFFER_BYTES = 64 * 1024
+_NO_AUTOMATIC_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request as it is sent. Time-outs are seconds; None waits for ever."""
+
+    method: str
+    url: URL
+    headers: list[tuple[str, str]]
+    body: bytes | None
+    connect_timeout_s: float
+    header_timeout_s: float | None
+    idle_timeout_s: float
+
+
+class Client:
+    """The sessions of one provider, one for each outbound proxy. Close it with `aclose()`."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
+
+    async def send(self, call: Call, proxy_url: str | None = None) -> Reply:
+        """Send a request and wait for the reply's headers; the caller closes the reply.
+
+        Raises ConnectFailed, UpstreamTimeout (headers) or UpstreamBroken.
+        """
+        session = self._session(proxy_url)
+        loop = asyncio.get_running_loop()
+        note = Connecting()
+        token = CONNECTING.set(note)
+        try:
+            async with asyncio.timeout(call.header_timeout_s):
+                response = await session.request(
+                    call.method,
+                    call.url,
+                    headers=CIMultiDict(call.headers),
+                    data=None if call.body is None else _Body(call.body),
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_timeout_s),
+                )
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ClientError):
+                raise ConnectFailed(f"No connection to {_place(call.url)} within the time-out.") from error
+            raise UpstreamTimeout("The provider did not answer within the header time-out.", phase="headers") from error
+        except (aiohttp.ClientError, OSError, ProxyError, ValueError) as error:
+            raise _translated(error, call.url, note) from error
+        finally:
+            CONNECTING.reset(token)
+        return Reply(response, loop, note, call.idle_timeout_s)
+
+    async def aclose(self) -> None:
+        """Close all sessions and their connections."""
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        for session in sessions:
+            await session.close()
+
+    def _session(self, proxy_url: str | None) -> aiohttp.ClientSession:
+        session = self._sessions.get(proxy_url)
+        if session is None:
+            session = self._sessions[proxy_url] = aiohttp.ClientSession(
+                connector=connector(
+                    proxy_url,
+                    max_connections=self._provider.max_connections or 0,
+                    keepalive_timeout_s=self._provider.keepalive_timeout_s or 0.0,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                skip_auto_headers=_NO_AUTOMATIC_HEADERS,
+                read_bufsize=_READ_BUFFER_BYTES,
+                max_line_size=_MAX_HEADER_LINE_BYTES,
+                max_field_size=_MAX_HEADER_LINE_BYTES,
+            )
+        return session
+
+
+class Reply:
+    """A provider's reply: status and headers are there, the body is read piece by piece.
+
+    `headers` has lower-case names. `close()` may be called at any time and more than once; a reply that was read to
+    its end gives its connection back, any other closes it, so that the provider stops generating.
+    """
+
+    __slots__ = (
+        "_content",
+        "_ended",
+        "_inflater",
+        "_limit_s",
+        "_loop",
+        "_phase",
+        "_response",
+        "_since",
+        "_timer",
+        "bytes_received",
+        "connect_us",
+        "headers",
+        "reused_connection",
+        "status",
+    )
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        loop: asyncio.AbstractEventLoop,
+        note: Connecting,
+        idle_timeout_s: float,
+    ) -> None:
+        self._response = response
+        self._content = response.content
+        self._loop = loop
+        self._ended = False
+        self.status = response.status
+        self.headers = [(name.lower(), value) for name, value in response.raw_headers]
+        self.connect_us = note.connect_us
+        self.reused_connection = note.reused
+        self.bytes_received = 0
+        self._inflater = Inflater.of(self.header("content-encoding"))
+        if self._inflater is not None:
+            self.headers = [pair for pair in self.headers if pair[0] != b"content-encoding"]
+        self._phase: Phase = "idle"
+        self._limit_s = idle_timeout_s
+        self._since: float | None = None
+        self._timer = loop.call_later(idle_timeout_s, self._look)
+
+    def header(self, name: str) -> str | None:
+        """A header's first value; `name` in lower case."""
+        return self._response.headers.get(name)
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's own name for this request."""
+        return self.header("x-request-id") or self.header("request-id")
+
+    def limit_wait(self, seconds: float, phase: Phase) -> None:
+        """From now on: at most this long until the first event, counted from here, or for each silence."""
+        self._phase = phase
+        self._limit_s = seconds
+        self._since = self._loop.time() if phase == "first_event" else None
+        self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    async def read(self) -> bytes:
+        """The next bytes as they came, empty at the end. Raises UpstreamBroken or UpstreamTimeout."""
+        while True:
+            if self._phase == "idle":
+                self._since = self._loop.time()
+            try:
+                chunk = await self._content.readany()
+            except UpstreamError:
+                raise
+            except (aiohttp.ClientError, OSError) as error:
+                raise UpstreamBroken("The provider broke off the reply.") from error
+            if self._phase == "idle":
+                self._since = None
+            self.bytes_received += len(chunk)
+            if self._inflater is None:
+                if not chunk:
+                    self._end()
+                return chunk
+            plain = self._inflater.feed(chunk)
+            if not chunk:
+                self._end()
+                return plain
+            if plain:
+                return plain
+
+    def close(self) -> None:
+        """Give the connection back, or close it when the reply was not read to its end. Never waits."""
+        if not self._ended:
+            self._end()
+            self._response.close()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        """One timer for a whole reply, moved on when it fires too early: cheaper than one for each chunk."""
+        if self._ended:
+            return
+        waited = 0.0 if self._since is None else self._loop.time() - self._since
+        left = self._limit_s - waited
+        if left > 0.001:
+            self._timer = self._loop.call_later(left, self._look)
+            return
+        what = "first event" if self._phase == "first_event" else "next part of the reply"
+        self._content.set_exception(
+            UpstreamTimeout(f"The provider did not send the {what} within {self._limit_s:g} s.", phase=self._phase)
+        )
+        self._response.close()
+
+
+class _Body(aiohttp.Payload):
+    """A request body, written in slices: the loop stays free and nothing warns about its size."""
+
+    _autoclose = True
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value, content_type="application/octet-stream")
+        self._size = len(value)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text (asked for by the base class; bodies are never shown)."""
+        return bytes(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write everything."""
+        value = self._value
+        if len(value) <= _SLICE_BYTES:
+            await writer.write(value)
+            return
+        view = memoryview(value)
+        for start in range(0, len(view), _SLICE_BYTES):
+            await writer.write(view[start : start + _SLICE_BYTES])
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """The same: the length that is announced is always the whole."""
+        await self.write(writer)
+
+
+def _place(url: URL) -> str:
+    return f"{url.host}:{url.port}"
+
+
+def _translated(error: Exception, url: URL, note: Connecting) -> UpstreamError:
+    """The failure in our words: whose fault, whether anything was sent, and no URL of a proxy."""
+    if isinstance(error, ProxyError | aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        return ConnectFailed(f"The outbound proxy gave no connection to {_place(url)}.")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
+        return ConnectFailed(f"No secure connection to {_place(url)}: its certificate was not accepted.")
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return ConnectFailed(f"The name {url.host} could not be found.")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return ConnectFailed(f"No connection to {_place(url)}: {_reason(error.os_error)}.")
+    if note.connect_us is None and not note.reused:
+        return ConnectFailed(f"No connection to {_place(url)}.")
+    if isinstance(error, aiohttp.ClientResponseError | ValueError):
+        return UpstreamBroken("The provider's answer is not valid HTTP.")
+    return UpstreamBroken("The provider closed the connection before it answered.", stale=note.reused)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno is None or error.errno not in errno.errorcode:
+        return "it was refused"
+    return os.strerror(error.errno).lower()
+
+
+def is_local(base_url: str) -> bool:
+    """True for a provider on this machine or in this network, which may think for minutes before it answers."""
+    host = URL(base_url).host or ""
+    if host == "localhost" or host.endswith((".local", ".lan", ".internal")):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False

@@ -1,0 +1,39 @@
+"""Replies that come compressed although they were asked for plain: gzip and deflate are undone on the way.
+
+Source: RFC 9110 section 8.4.1. Other encodings are passed on with their header, unread.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from eggpool.errors import UpstreamBroken
+
+_MAX_STEP_BYTES = 16 * 1024 * 1024  # what one chunk may become: a reply is no place for a bomb
+
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+class Inflater:
+    """Undoes one content encoding, chunk by chunk."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, window_bits: int) -> None:
+        self._decoder = zlib.decompressobj(window_bits)
+
+    @classmethod
+    def of(cls, content_encoding: str | None) -> Inflater | None:
+        """The one for a Content-Encoding value, None when there is nothing to undo or it is not known."""
+        bits = _WINDOW_BITS.get((content_encoding or "").strip().lower())
+        return None if bits is None else cls(bits)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What the chunk becomes; an empty chunk ends the reply. Raises UpstreamBroken for what is not so encoded."""
+        try:
+            plain = self._decoder.decompress(chunk, _MAX_STEP_BYTES) if chunk else self._decoder.flush()
+        except zlib.error as error:
+            raise UpstreamBroken("The provider's reply is not encoded as its header says.") from error
+        if self._decoder.unconsumed_tail:
+            raise UpstreamBroken("The provider's reply unpacks to more than is taken.")
+        return plain

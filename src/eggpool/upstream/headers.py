@@ -1,0 +1,105 @@
+"""Which headers cross the pool, in each direction.
+
+Everything passes that is not named here: unknown headers of agents and providers must survive. Names are lower-case
+bytes on the server's side and text on the client's side. Source for the hop-by-hop fields: RFC 9110 section 7.6.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+_NOT_UPSTREAM = HOP_BY_HOP | {
+    b"accept-encoding",  # replies are asked for unencoded, so that they can be read on the way
+    b"authorization",
+    b"content-length",
+    b"cookie",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"origin",
+    b"referer",
+    b"via",
+    b"x-api-key",
+    b"api-key",
+    b"x-goog-api-key",
+    b"x-real-ip",
+}
+_NOT_UPSTREAM_PREFIXES = (b"x-forwarded-", b"sec-", b"x-proxy-", b"x-eggpool-")
+
+_NOT_BACK = HOP_BY_HOP | {
+    b"alt-svc",
+    b"content-length",  # set anew for a plain reply; a stream has none
+    b"date",
+    b"server",
+    b"set-cookie",
+    b"strict-transport-security",
+}
+_NOT_BACK_PREFIXES = (b"access-control-", b"x-proxy-", b"x-eggpool-")
+
+
+def towards_provider(
+    received: Iterable[tuple[bytes, bytes]],
+    own: Iterable[tuple[str, str]],
+    replaced: frozenset[bytes],
+    fallbacks: Mapping[bytes, str],
+) -> list[tuple[str, str]]:
+    """The headers of an outgoing request: the client's that may cross, then the account's `own`.
+
+    `replaced` has the lower-case names of `own`: the client's of that name are dropped. `fallbacks` are sent where the
+    client and the account have none of that name.
+    """
+    received = list(received)
+    nominated = _nominated(received)
+    crossing = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in received
+        if name not in _NOT_UPSTREAM
+        and name not in replaced
+        and name not in nominated
+        and not name.startswith(_NOT_UPSTREAM_PREFIXES)
+    ]
+    crossing.append(("accept-encoding", "identity"))
+    crossing.extend(own)
+    for name, value in fallbacks.items():
+        if name not in replaced and not any(theirs == name for theirs, _ in received):
+            crossing.append((name.decode("latin-1"), value))
+    return crossing
+
+
+def towards_client(
+    received: Iterable[tuple[bytes, bytes]], redacted: frozenset[bytes] = frozenset()
+) -> list[tuple[bytes, bytes]]:
+    """The headers of a reply that may cross; `redacted` are lower-case names that the operator holds back."""
+    received = list(received)
+    nominated = _nominated(received)
+    return [
+        (name, value)
+        for name, value in received
+        if name not in _NOT_BACK
+        and name not in redacted
+        and name not in nominated
+        and not name.startswith(_NOT_BACK_PREFIXES)
+    ]
+
+
+def _nominated(received: list[tuple[bytes, bytes]]) -> set[bytes]:
+    """The names that a Connection header declares to be hop-by-hop."""
+    named: set[bytes] = set()
+    for name, value in received:
+        if name == b"connection":
+            named.update(part.strip().lower() for part in value.split(b","))
+    return named

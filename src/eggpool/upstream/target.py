@@ -1,0 +1,71 @@
+"""Where the requests of one account go: its URLs and its own headers, put together once.
+
+Secrets end here: a target holds the account's key in the headers that it sends, and its `repr` shows none of them.
+"""
+
+from __future__ import annotations
+
+from yarl import URL
+
+from eggpool.config.schema import Account, Provider
+from eggpool.domain import AccountLabel, Dialect
+
+ANTHROPIC_VERSION = {b"anthropic-version": "2023-06-01"}
+"""What a Messages endpoint insists on; sent when neither the client nor the configuration names one."""
+
+NO_FALLBACKS: dict[bytes, str] = {}
+
+
+class Target:
+    """The way to one account."""
+
+    __slots__ = ("_base", "_paths", "_urls", "account", "headers", "provider", "proxy_url", "replaced")
+
+    def __init__(self, provider: Provider, account: Account) -> None:
+        self.provider = provider
+        self.account: AccountLabel = account.label
+        self.proxy_url = account.outbound.reveal() if account.outbound else None
+        self.headers = tuple(_own_headers(provider, account))
+        self.replaced = frozenset(name.lower().encode("latin-1") for name, _ in self.headers)
+        self._base = provider.base_url.rstrip("/")
+        self._paths = {
+            Dialect.CHAT: provider.openai_path,
+            Dialect.MESSAGES: provider.anthropic_path,
+            Dialect.RESPONSES: provider.responses_path,
+        }
+        self._urls: dict[tuple[str, str], URL] = {}
+
+    def __repr__(self) -> str:
+        return f"Target({self.account})"
+
+    def endpoint(self, dialect: Dialect) -> str:
+        """The path of a dialect's own endpoint, below the base URL."""
+        return self._paths[dialect]
+
+    def fallbacks(self, dialect: Dialect) -> dict[bytes, str]:
+        """Headers that this dialect's endpoints need when nobody else sets them."""
+        return ANTHROPIC_VERSION if dialect is Dialect.MESSAGES else NO_FALLBACKS
+
+    def url(self, path: str, query: str = "") -> URL:
+        """The URL of a path below the base URL; both are sent as they are."""
+        known = self._urls.get((path, query))
+        if known is None:
+            known = URL(self._base + path + ("?" + query if query else ""), encoded=True)
+            if len(self._urls) < 64 and len(query) < 256:
+                self._urls[(path, query)] = known
+        return known
+
+
+def _own_headers(provider: Provider, account: Account) -> list[tuple[str, str]]:
+    headers = [(header.name, header.value.reveal()) for header in provider.headers if header.value is not None]
+    auth = provider.auth
+    if auth.mode == "none" or account.api_key is None:
+        return headers
+    key = account.api_key.reveal()
+    if auth.mode == "bearer":
+        headers.append((auth.header or "Authorization", f"{auth.scheme or 'Bearer'} {key}"))
+    elif auth.mode == "api_key":
+        headers.append((auth.header or "x-api-key", f"{auth.scheme} {key}" if auth.scheme else key))
+    else:
+        headers.append((auth.header or "Authorization", key))
+    return headers

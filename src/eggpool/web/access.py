@@ -1,0 +1,105 @@
+"""Who may call: client keys, allowed hosts, the caller's address. Tiny, in constant time, without a database.
+
+Keys are compared by their SHA-256: a key has 256 random bits, so a slow hash would guard nothing and cost each request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Sequence
+
+from eggpool.config.schema import Config
+from eggpool.errors import HostNotAllowed, Unauthorized
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+DEFAULT_CLIENT = "default"
+
+
+class Access:
+    """The rules of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._clients: dict[bytes, str] = {
+            bytes.fromhex(client.key_hash.removeprefix("sha256:")): client.name for client in config.clients
+        }
+        if config.server.api_key is not None:
+            self._clients[_digest(config.server.api_key.reveal().encode())] = DEFAULT_CLIENT
+        self._hosts = frozenset(host.lower() for host in config.security.allowed_hosts)
+        self._trusted = tuple(
+            ipaddress.ip_network(network, strict=False) for network in config.security.trusted_proxies
+        )
+
+    def client(self, headers: Headers) -> str:
+        """The name of the client whose key came with a request. Raises Unauthorized."""
+        key = presented_key(headers)
+        if key is None:
+            raise Unauthorized("This pool needs a key: send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
+        digest = _digest(key)
+        found: str | None = None
+        for known, name in self._clients.items():
+            if hmac.compare_digest(known, digest):
+                found = name
+        if found is None:
+            raise Unauthorized("The key is not one of this pool; 'eggpool getkey' prints the right one.")
+        return found
+
+    def check_host(self, headers: Headers) -> None:
+        """Refuse a Host header that is not allowed, when the configuration names any. Raises HostNotAllowed."""
+        if not self._hosts:
+            return
+        host = _first(headers, b"host").decode("latin-1").lower()
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if host not in self._hosts and name not in self._hosts:
+            raise HostNotAllowed("The Host header of this request is not among [security] allowed_hosts.")
+
+    def address(self, peer: str, headers: Headers) -> str:
+        """The caller's address: the peer's, or what trusted proxies say, taken from the right."""
+        if not self._trusted or not self._is_trusted(peer):
+            return peer
+        hops = [
+            hop.strip()
+            for name, value in headers
+            if name == b"x-forwarded-for"
+            for hop in value.decode("latin-1").split(",")
+        ]
+        for hop in reversed(hops):
+            if not _is_address(hop):
+                break
+            peer = hop
+            if not self._is_trusted(hop):
+                break
+        return peer
+
+    def _is_trusted(self, address: str) -> bool:
+        return _is_address(address) and any(ipaddress.ip_address(address) in network for network in self._trusted)
+
+
+def presented_key(headers: Headers) -> bytes | None:
+    """The key that a request brought, from either of the two headers that agents use."""
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() == b"bearer" and key.strip():
+                return key.strip()
+        elif name == b"x-api-key" and value.strip():
+            return value.strip()
+    return None
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _first(headers: Headers, wanted: bytes) -> bytes:
+    return next((value for name, value in headers if name == wanted), b"")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""The application: which part answers which path, and what every request passes on its way, in one visible list."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qsl
+
+from starlette.middleware.cors import CORSMiddleware
+
+from eggpool.engine.runtime import Runtime
+from eggpool.engine.server import App, Receive, Scope, Send, connection_of
+from eggpool.errors import EggPoolError, MethodNotAllowed, NotFound
+from eggpool.web.access import Access
+from eggpool.web.data_plane import DataPlane
+from eggpool.web.health import HealthApi
+from eggpool.web.models_api import ModelsApi, is_models
+from eggpool.web.replies import dialect_of, send_error, send_json
+from eggpool.web.stats_api import StatsApi
+
+_log = logging.getLogger(__name__)
+
+JsonReader = Callable[[dict[str, str]], Awaitable[object]]
+
+
+class InternalError(EggPoolError):
+    """A defect of ours; its details are in the log."""
+
+
+def make_app(runtime: Runtime) -> App:
+    """The ASGI application of a runtime. From the outside in: errors, cross-origin rules, routes."""
+    app: App = Routes(runtime)
+    origins = runtime.config.security.cors_origins
+    if origins:
+        app = CORSMiddleware(app, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
+    return Errors(app)
+
+
+class Errors:
+    """The outermost layer: an error that nobody expected becomes one sentence for the caller and a line in the log."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - the request boundary
+            _log.error("a request failed with an error that is a defect: %s", type(error).__name__, exc_info=error)
+            if connection_of(scope).responding:
+                connection_of(scope).abort()
+                return
+            dialect = dialect_of(scope["path"], scope["headers"])
+            told = InternalError("The pool failed on this request; its log says why.")
+            await send_error(send, dialect, told, request_id="")
+
+
+class Routes:
+    """The route table."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._access = Access(runtime.config)
+        self._data_plane = DataPlane(runtime.config, runtime.dispatcher, self._access)
+        self._models = ModelsApi(runtime.pool)
+        self._health = HealthApi(runtime.pool, runtime.database)
+        statistics = StatsApi(runtime.database, runtime.clock)
+        self._open: dict[str, Callable[[Send], Awaitable[None]]] = {
+            "/v1/healthz": self._health.live,
+            "/v1/readyz": self._health.ready,
+        }
+        self._json: dict[str, JsonReader] = {
+            "/api/stats/summary": statistics.summary,
+            "/api/events": statistics.events,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request: the data plane first, because everybody waits for that."""
+        path: str = scope["path"]
+        if path.startswith("/v1/") and path not in self._open and not is_models(path):
+            await self._data_plane(scope, receive, send)
+            return
+        try:
+            self._access.check_host(scope["headers"])
+            await self._control(scope, send)
+        except EggPoolError as error:
+            await send_error(send, dialect_of(path, scope["headers"]), error, request_id="")
+
+    async def _control(self, scope: Scope, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path == "/" and method == "HEAD":
+            await self._health.probe(send)
+            return
+        known = path in self._open or path in self._json or is_models(path)
+        if known and method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{path[:200]} takes GET only.")
+        if path in self._open:
+            await self._open[path](send)
+            return
+        self._access.client(scope["headers"])
+        if is_models(path):
+            await self._models(scope, send)
+        elif path in self._json:
+            query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+            await send_json(send, 200, await self._json[path](query))
+        else:
+            raise NotFound(f"There is nothing at {path[:200]}; the README lists the paths of this pool.")

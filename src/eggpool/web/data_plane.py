@@ -1,0 +1,199 @@
+"""`/v1/*`: read a request, hand it to the engine, stream the answer back, shape errors for the caller.
+
+Plain ASGI: no framework stands between the socket and a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from eggpool.config.schema import Config
+from eggpool.domain import Dialect
+from eggpool.engine.dispatch import Dispatcher, Exchange
+from eggpool.engine.inbound import Inbound
+from eggpool.engine.server import Receive, Scope, Send, connection_of
+from eggpool.errors import (
+    BadRequest,
+    EggPoolError,
+    MethodNotAllowed,
+    NotFound,
+    StreamCut,
+    TooLarge,
+    UpgradeRequired,
+)
+from eggpool.web import forms, surfaces
+from eggpool.web.access import Access
+from eggpool.web.replies import Headers, dialect_of, send_error
+from eggpool.web.surfaces import Route
+from eggpool.wire import envelope as envelopes
+
+_access_log = logging.getLogger("eggpool.access")
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before its request was whole."""
+
+
+class DataPlane:
+    """The endpoints that agents call for answers."""
+
+    def __init__(self, config: Config, dispatcher: Dispatcher, access: Access) -> None:
+        self._max_body_bytes = config.server.max_body_bytes
+        self._logs_access = config.server.access_log
+        self._dispatcher = dispatcher
+        self._pool = dispatcher.pool
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        clock = self._dispatcher.clock
+        arrived, arrived_ms = clock.now(), clock.wall_ms()
+        number = self._dispatcher.ledger.new_id(arrived_ms)
+        path, headers = scope["path"], scope["headers"]
+        request_id = f"{number:016x}"
+        own: Headers = [(b"x-proxy-request-id", request_id.encode())]
+        status = 499
+        exchange: Exchange | None = None
+        try:
+            self._access.check_host(headers)
+            client = self._access.client(headers)
+            route = _route(scope)
+            body = await self._read_body(headers, receive)
+            inbound = Inbound(
+                id=number,
+                client=client,
+                client_address=self._access.address(_peer(scope), headers),
+                surface=route.surface,
+                method=scope["method"],
+                path=path,
+                query=scope["query_string"].decode("latin-1"),
+                headers=headers,
+                body=body,
+                envelope=None,
+                model=None,
+                only=None,
+                arrived=arrived,
+                arrived_ms=arrived_ms,
+            )
+            self._understand(inbound, route, scope)
+            exchange = self._dispatcher.exchange(inbound)
+            del body, inbound  # the exchange lets them go when an account has answered
+            status = await _relay(exchange, scope, send, own)
+        except ClientLeft:
+            pass
+        except EggPoolError as error:
+            status = error.status
+            tries = exchange.attempts if exchange else 0
+            own.append((b"x-proxy-attempt-count", b"%d" % tries))
+            if isinstance(error, MethodNotAllowed):
+                own.append((b"allow", b"POST"))
+            if not isinstance(error, BadRequest) and exchange is None:
+                own.append((b"connection", b"close"))  # the body was not read
+            await send_error(send, dialect_of(path, headers), error, request_id=request_id, headers=own)
+        finally:
+            if self._logs_access:
+                _access_log.info(
+                    "%s %s %s %d %s %.1fms",
+                    scope["method"],
+                    path,
+                    (exchange.account if exchange else None) or "-",
+                    exchange.status if exchange else status,
+                    request_id,
+                    (clock.now() - arrived) * 1000,
+                )
+
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body. Raises TooLarge, ClientLeft."""
+        limit = self._max_body_bytes
+        for name, value in headers:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise TooLarge(_too_large(limit))
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientLeft
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise TooLarge(_too_large(limit))
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _understand(self, inbound: Inbound, route: Route, scope: Scope) -> None:
+        """Find out what a request is for: a model, or a reply that one account has made."""
+        body = inbound.body or b""
+        if route.reply_id is not None:
+            inbound.only = self._pool.account_of_reply(route.reply_id)
+            if inbound.only is None:
+                raise NotFound(
+                    "This pool does not know which account made that reply; it remembers those since its last start.",
+                    code="reply_not_found",
+                )
+            inbound.body = body or None
+            return
+        content_type = next((value for name, value in inbound.headers if name == b"content-type"), b"")
+        if inbound.surface.beside and forms.is_form(content_type):
+            inbound.model = forms.model_of(content_type, body)
+            return
+        envelope = inbound.envelope = envelopes.read(body)
+        inbound.model = envelope.model
+        if envelope.stream and scope["http_version"] == "1.0":
+            raise UpgradeRequired("A stream cannot be sent over HTTP/1.0; use HTTP/1.1, or ask without stream.")
+        previous = envelope.raw("previous_response_id") if inbound.surface.dialect is Dialect.RESPONSES else None
+        if previous is not None and previous.startswith(b'"'):
+            inbound.only = self._pool.account_of_reply(previous.strip(b'"').decode("utf-8", "replace"))
+
+
+async def _relay(exchange: Exchange, scope: Scope, send: Send, own: Headers) -> int:
+    """Open the exchange and pass its answer on; whatever happens, it is closed and with it settled and booked."""
+    connection = connection_of(scope)
+    task = asyncio.current_task()
+    gone = False
+
+    def left() -> None:
+        nonlocal gone
+        gone = True
+        if task is not None:
+            task.cancel()
+
+    try:
+        connection.watch(left)
+        head = await exchange.open()
+        own.append((b"x-proxy-attempt-count", b"%d" % exchange.attempts))
+        if exchange.account is not None:
+            own.append((b"x-eggpool-account", exchange.account.encode("utf-8", "replace")))
+        await send({"type": "http.response.start", "status": head.status, "headers": head.headers + own})
+        while piece := await exchange.read():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    except StreamCut:
+        connection.abort()
+    except asyncio.CancelledError:
+        if not gone or task is None:
+            raise
+        task.uncancel()
+    finally:
+        connection.watch(None)
+        exchange.close(client_left=gone)
+    return exchange.status
+
+
+def _route(scope: Scope) -> Route:
+    route = surfaces.find(scope["path"])
+    if route is None:
+        raise NotFound(f"There is nothing at {scope['path'][:200]}; the README lists the paths of this pool.")
+    if scope["method"] not in route.methods:
+        raise MethodNotAllowed(f"{scope['path'][:200]} takes {' and '.join(sorted(route.methods))} only.")
+    return route
+
+
+def _peer(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""
+
+
+def _too_large(limit: int) -> str:
+    return f"The request body is larger than the {limit} bytes that [server] max_body_bytes allows."
