@@ -41,7 +41,7 @@ def add_account(text: str, provider_table: Mapping[str, object], account: Mappin
     A provider that has no table yet gets this one, with `routing_priority` written out.
     """
     name = str(provider_table["id"])
-    provider = {"id": name, "routing_priority": 0, **provider_table}
+    provider = {**provider_table, "routing_priority": provider_table.get("routing_priority", 0)}
     accounts_path: list[str | int] = ["providers", name, "accounts"]
     providers = parse(_unix(text)).get("providers")
     known = isinstance(providers, dict) and name in providers

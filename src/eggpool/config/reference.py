@@ -115,9 +115,9 @@ def reference_page() -> str:
         "# Configuration\n",
         "<!-- Generated from src/eggpool/config by scripts/generate.py. -->\n",
         "The configuration is one TOML file. It is looked for in `--config PATH`, `$EGGPOOL_CONFIG`, `./config.toml`\n"
-        "and `~/.config/eggpool/config.toml`, in this order. Variables come from the environment, or from a file `.env`\n"
-        "beside the configuration; the environment wins. Money is in microdollars (millionths of a US dollar). An\n"
-        "unknown key is an error. `eggpool check-config` lists every problem at once.\n",
+        "and `~/.config/eggpool/config.toml`, in this order. Variables come from the environment, or from a file\n"
+        "`.env` beside the configuration; the environment wins. Money is in microdollars (millionths of a US\n"
+        "dollar). An unknown key is an error. `eggpool check-config` lists every problem at once.\n",
         "A key marked *no effect* is accepted for the sake of existing files, and `check-config` says so.\n",
     ]
     done: list[type[Section]] = []

@@ -1,0 +1,69 @@
+"""The entry point and the table of commands.
+
+A command's module is imported only when that command runs, and this module imports nothing that is slow: `version` and
+the overview are answered without the command-line library, whose import alone takes several times as long as Python's
+own start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from eggpool import __version__
+from eggpool.cli.location import config_path
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("eggpool.cli.process:serve", "Run the pool in the foreground."),
+    "check-config": ("eggpool.cli.setup:check_config", "Check the configuration; tell every problem at once."),
+    "init-config": ("eggpool.cli.setup:init_config", "Write an example configuration."),
+    "connect": ("eggpool.cli.setup:connect", "Add an account, or list the known providers."),
+    "accounts": ("eggpool.cli.setup:accounts", "The accounts of the configuration."),
+    "getkey": ("eggpool.cli.setup:getkey", "Print the key that clients send."),
+    "newkey": ("eggpool.cli.setup:newkey", "Replace the key that clients send."),
+    "migrate": ("eggpool.cli.process:migrate", "Bring the database up to date."),
+    "demo": ("eggpool.cli.demonstrate:demo", "Show the pool at work, without any key."),
+    "help": ("eggpool.cli.setup:help_command", "Show this overview, or the help of a command."),
+    "version": ("eggpool.cli.setup:version", "Print the version."),
+}
+"""Name of each command: where it is (module:attribute), and what it does."""
+
+
+def overview() -> str:
+    """What `eggpool` without a command says."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Usage: eggpool [--config PATH] COMMAND [ARGUMENTS]",
+            "",
+            "Pools many accounts at many LLM providers behind one endpoint.",
+            "",
+            "Commands:",
+            *lines,
+            "",
+            "`eggpool COMMAND --help` tells more. --config may stand before or after the command.",
+            f"Config file: {config_path(None, os.environ)}",
+        ]
+    )
+
+
+def version_text(*, as_json: bool) -> str:
+    """The version, alone or as a JSON object with what it runs on."""
+    if not as_json:
+        return __version__
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f'{{"version": "{__version__}", "python": "{python}", "platform": "{sys.platform}"}}'
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words in (["version"], ["--version"], ["version", "--json"]):
+        print(version_text(as_json="--json" in words))
+    elif words in ([], ["help"], ["--help"]):
+        print(overview())
+    else:
+        sys.exit(importlib.import_module("eggpool.cli.group").run(words))
