@@ -127,6 +127,13 @@ def test_any_secret_is_hidden(secrets: list[str], around: str) -> None:
         assert secret not in redact(f"{around} {secret} {around}")
 
 
+def test_a_secret_inside_another_leaves_no_rest() -> None:
+    """Of a secret that begins with another one nothing is left over."""
+    register_secret("first-secret")
+    register_secret("first-secret-and-more")
+    assert redact("<first-secret-and-more>") == "<***>"
+
+
 def test_configuring_again_replaces(lines: Lines) -> None:
     """A second call changes level and format and does not double the lines."""
     old = Lines().configured("DEBUG", "text")

@@ -54,6 +54,14 @@ def test_each_kind_of_token_has_its_own_rate() -> None:
     assert cost(usage, FULL) == Cost(expected, Exactness.DERIVED)
 
 
+def test_one_rounding_to_the_nearest() -> None:
+    """Parts of a nanodollar are added up first and rounded once."""
+    price = Price(input=499_999, output=1)
+    assert cost(Usage(input_tokens=1), price).nanodollars == 0
+    assert cost(Usage(input_tokens=1, output_tokens=1), price).nanodollars == 1
+    assert cost(Usage(input_tokens=3), price).nanodollars == 1
+
+
 def test_reasoning_is_part_of_the_output() -> None:
     """Reasoning tokens are not charged on top of the output that contains them."""
     with_reasoning = cost(Usage(output_tokens=100, reasoning_tokens=60), FULL)

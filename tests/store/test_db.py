@@ -45,7 +45,7 @@ def test_many_facts_share_a_commit(path: Path) -> None:
         async with opened(path, commit_interval_ms=NEVER) as database:
             before = await database.read(lambda conn: conn.execute("PRAGMA data_version").fetchone())
             ledger = Ledger(database)
-            for number in range(1, 401):
+            for number in range(1, 201):
                 ledger.request(request(number), [attempt(number)])
             assert database.lag_ms >= 0
             assert await database.read(lambda conn: conn.execute("SELECT COUNT(*) FROM requests").fetchone()) == (0,)
@@ -55,8 +55,8 @@ def test_many_facts_share_a_commit(path: Path) -> None:
             assert database.lag_ms == 0
 
     run(scenario())
-    assert rows(path, "SELECT COUNT(*) FROM requests") == [(400,)]
-    assert rows(path, "SELECT COUNT(*) FROM attempts") == [(400,)]
+    assert rows(path, "SELECT COUNT(*) FROM requests") == [(200,)]
+    assert rows(path, "SELECT COUNT(*) FROM attempts") == [(200,)]
 
 
 def test_five_hundred_facts_do_not_wait(path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_locked_file_delays_the_books_only(path: Path) -> None:
                     for number in range(1, 51):
                         ledger.request(request(number), [attempt(number)])
                     await watch.wait()
-                    assert not await database.settle(0.05)
+                    assert not await database.settle(0.3)  # several tries
                     assert database.lag_ms > 0
                     # Pages go on, with what was known before.
                     assert (await database.read(lambda conn: stats.summary(conn, 0, 2 * NOW))).total_requests == 0

@@ -281,6 +281,25 @@ def test_what_is_old_goes_in_small_steps(path: Path) -> None:
     assert day == DAY_MS
 
 
+def test_prices_that_nothing_points_to_go_too(path: Path) -> None:
+    """An old price stays as long as a request was priced with it, and one that comes back is written again."""
+
+    async def scenario() -> None:
+        async with opened(path) as database:
+            ledger = Ledger(database)
+            used, unused = Price(1, 2), Price(3, 4)
+            ledger.price("alpha", "m", used, NOW - 40 * DAY_MS)
+            ledger.request(request(2**62, price=used))
+            ledger.price("beta", "m", unused, NOW - 40 * DAY_MS)
+            assert await ledger.trim(NOW, 30, 90, 7) == Trimmed(prices=1)
+            assert rows(path, "SELECT provider FROM prices") == [("alpha",)]
+            ledger.price("beta", "m", unused, NOW)
+            assert await database.settle(10)
+            assert rows(path, "SELECT provider FROM prices ORDER BY provider") == [("alpha",), ("beta",)]
+
+    run(scenario())
+
+
 def test_attempts_without_a_request_go_too(path: Path) -> None:
     """Attempts whose request was never written do not stay for ever."""
 

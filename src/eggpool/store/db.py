@@ -127,28 +127,40 @@ class Database:
 
         Raises StoreError when the file cannot be read or the database is closed.
         """
-        if self._closed:
-            raise StoreError("The database is closed.")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, function)
+        loop = asyncio.get_running_loop()
+        try:
+            future = loop.run_in_executor(self._executor, self._read, function)
+        except RuntimeError as error:  # the executor has been shut down
+            raise StoreError("The database is closed.") from error
+        return await future
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         with self._readers_lock:
+            if self._closed:
+                raise StoreError("The database is closed.")
             conn = self._idle_readers.pop() if self._idle_readers else None
         if conn is None:
             conn = file.open_reader(self.path, busy_timeout_ms=self._busy_timeout_ms)
         with self._readers_lock:
             self._busy_readers.add(conn)
+        reusable = False
         try:
             conn.execute("BEGIN")
-            return function(conn)
+            try:
+                return function(conn)
+            finally:
+                conn.execute("ROLLBACK")
+                reusable = True
         except sqlite3.Error as error:
+            reusable = False
             raise file.broken(self.path, error) from error
         finally:
-            if conn.in_transaction:
-                conn.execute("ROLLBACK")
             with self._readers_lock:
                 self._busy_readers.discard(conn)
-                self._idle_readers.append(conn)
+                if reusable:
+                    self._idle_readers.append(conn)
+            if not reusable:
+                conn.close()
 
     async def settle(self, timeout_s: float = 0.1) -> bool:
         """Ask the writer to commit what was put so far, and wait at most `timeout_s`; True when it did."""
@@ -168,13 +180,13 @@ class Database:
 
         Blocks; from the event loop use `aclose`.
         """
-        if self._closed:
-            return
-        self._closed = True
         with self._readers_lock:
+            if self._closed:
+                return
+            self._closed = True
             for conn in self._busy_readers:
                 conn.interrupt()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True)
         # The readers go first: the connection that closes last folds the write-ahead log into the file.
         for conn in self._idle_readers:
             conn.close()

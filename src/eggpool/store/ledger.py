@@ -47,6 +47,7 @@ class Trimmed(msgspec.Struct, frozen=True):
     attempts: int = 0
     events: int = 0
     pings: int = 0
+    prices: int = 0
 
 
 class Ledger:
@@ -123,11 +124,20 @@ class Ledger:
             attempts=await self._repeat(lambda conn: _trim_attempts(conn, strays_before)),
             events=await self._repeat(lambda conn: _trim_events(conn, now_ms - event_days * DAY_MS)),
             pings=await self._repeat(lambda conn: _trim_pings(conn, now_ms - ping_days * DAY_MS)),
+            prices=await self._trim_prices(requests_before),
         )
         await self._repeat(_trim_state)
         while await self._books.write(_give_back_pages):
             pass
         return trimmed
+
+    async def _trim_prices(self, before_ms: int) -> int:
+        """Prices of old that no request points to. What is still in use is written anew before the next request that
+        points to it, because it is forgotten here; what waits to be written is written first."""
+        self._prices.clear()
+        if not await self._books.settle(1.0):
+            return 0
+        return await self._repeat(lambda conn: _trim_prices(conn, before_ms))
 
     async def _repeat(self, step: Callable[[sqlite3.Connection], int]) -> int:
         total = 0
@@ -184,6 +194,16 @@ def _trim_pings(conn: sqlite3.Connection, before_ms: int) -> int:
         "SELECT id FROM pings WHERE at_ms < ? ORDER BY at_ms LIMIT ?", (before_ms, TRIM_BATCH)
     ).fetchall()
     conn.executemany("DELETE FROM pings WHERE id = ?", rows)
+    return len(rows)
+
+
+def _trim_prices(conn: sqlite3.Connection, before_ms: int) -> int:
+    rows = conn.execute(
+        "SELECT id FROM prices WHERE last_at_ms < ? "
+        "AND id NOT IN (SELECT price_id FROM requests WHERE price_id IS NOT NULL) LIMIT ?",
+        (before_ms, TRIM_BATCH),
+    ).fetchall()
+    conn.executemany("DELETE FROM prices WHERE id = ?", rows)
     return len(rows)
 
 
