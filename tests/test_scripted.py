@@ -77,10 +77,10 @@ def test_a_chat_answer_is_understood_by_the_sdk(loop: Loop | None) -> None:
             assert plain.choices[0].finish_reason == "stop"
             assert plain.usage is not None
             assert (plain.usage.prompt_tokens, plain.usage.completion_tokens) == (3, 5)
-            arriving = await client.chat.completions.create(
+            async with await client.chat.completions.create(
                 model="scripted-large", messages=TURN, stream=True, stream_options={"include_usage": True}
-            )
-            streamed = [chunk async for chunk in arriving]
+            ) as arriving:
+                streamed = [chunk async for chunk in arriving]
         assert streamed[0].choices[0].delta.role == "assistant"
         text = "".join(chunk.choices[0].delta.content or "" for chunk in streamed if chunk.choices)
         assert text == "You said: count these four"
@@ -278,8 +278,10 @@ def test_the_other_endpoints_answer_the_sdk() -> None:
             assert vectors.usage.prompt_tokens == 3
             completion = await client.completions.create(model="scripted-small", prompt="once upon")
             assert completion.choices[0].text == "You said: once upon"
-            arriving = await client.completions.create(model="scripted-small", prompt="once upon", stream=True)
-            assert "".join([chunk.choices[0].text async for chunk in arriving]) == "You said: once upon"
+            async with await client.completions.create(
+                model="scripted-small", prompt="once upon", stream=True
+            ) as arriving:
+                assert "".join([chunk.choices[0].text async for chunk in arriving]) == "You said: once upon"
             picture = await client.images.generate(model="scripted-small", prompt="a grey dot")
             assert picture.data is not None
             assert picture.data[0].b64_json is not None
