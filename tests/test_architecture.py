@@ -1,4 +1,4 @@
-"""The shape of the package, read from its imports: direction, purity, cycles, and one owner for each foreign library."""
+"""The shape of the package, read from its imports: direction, purity, no cycles, one owner for each foreign library."""
 
 from __future__ import annotations
 

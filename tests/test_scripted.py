@@ -442,6 +442,19 @@ def test_a_client_that_leaves_is_seen_at_once(loop: Loop | None) -> None:
     with_provider(test, default=hang_after_events(2), loop=loop)
 
 
+def test_memory_is_bounded() -> None:
+    """Only the last requests are kept; all are counted, and each reply has an id of its own."""
+
+    async def test(provider: ScriptedProvider) -> None:
+        heads = [head_and_body(await ask(provider, body))[0] for body in (CHAT, CHAT, CHAT_STREAM)]
+        assert [request.body for request in provider.requests] == [CHAT, CHAT_STREAM]
+        assert provider.received_requests == 3
+        for number, head in enumerate(heads, 1):
+            assert f"x-request-id: req_{number:06}" in head
+
+    with_provider(test, remember=2)
+
+
 def test_waiting_is_bounded() -> None:
     """A predicate that never comes true raises TimeoutError."""
 

@@ -1,10 +1,16 @@
-"""A real pool in this process: real sockets, real database, any configuration."""
+"""A real pool in this process: real sockets, real database, any configuration.
+
+`running_pool` also watches: what a scenario leaves behind (tasks, sockets, leases, errors in the log) fails the test.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+import logging
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ import aiohttp
 
 from eggpool.config.load import load
 from eggpool.config.schema import Config
+from eggpool.engine.clock import Clock
 from eggpool.engine.runtime import Runtime, new_event_loop, open_runtime
 from eggpool.scripted import ScriptedProvider
 from eggpool.store.stats import RequestRow, recent_requests
@@ -22,18 +29,18 @@ BEARER = {"authorization": f"Bearer {CLIENT_KEY}"}
 LIMIT_S = 30.0
 
 
-def run(scenario: Callable[[], Coroutine[Any, Any, None]], limit_s: float = LIMIT_S) -> None:
+def run(scenario: Callable[[], Coroutine[Any, Any, None]], limit_s: float = LIMIT_S, *, debug: bool = True) -> None:
     """Run one scenario to its end, bounded in time, on the loop that the program itself uses."""
 
     async def bounded() -> None:
         async with asyncio.timeout(limit_s):
             await scenario()
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
         runner.run(bounded())
 
 
-def settings(folder: Path, providers: str, extra: str = "") -> Config:
+def settings(folder: Path, providers: str, extra: str = "", server: str = "", commit_interval_ms: int = 5) -> Config:
     """A configuration on a free port of loopback, with its database in `folder`."""
     text = f"""
 [server]
@@ -41,10 +48,11 @@ host = "127.0.0.1"
 port = 0
 api_key = "{CLIENT_KEY}"
 shutdown_grace_s = 5
+{server}
 
 [database]
 path = "{folder}/usage.sqlite3"
-commit_interval_ms = 5
+commit_interval_ms = {commit_interval_ms}
 
 {extra}
 
@@ -56,7 +64,7 @@ commit_interval_ms = 5
 def provider(name: str, at: ScriptedProvider, *keys: str, extra: str = "") -> str:
     """A provider table with one account for each key, named after it."""
     accounts = "".join(
-        f'[[providers.{name}.accounts]]\nname = "{key}"\napi_key = "test-{key}-key-0000"\n\n' for key in keys
+        f'[[providers.{name}.accounts]]\nname = "{key}"\napi_key = "{key_of(key)}"\n\n' for key in keys
     )
     return f'[providers.{name}]\nid = "{name}"\nbase_url = "{at.base_url}"\n{extra}\n\n{accounts}'
 
@@ -78,6 +86,16 @@ class RunningPool:
         """Where it listens, without a path."""
         return self.runtime.url
 
+    @property
+    def port(self) -> int:
+        """The port of loopback on which it listens."""
+        return self.runtime.server.port
+
+    @property
+    def in_flight(self) -> int:
+        """Leases that are not settled."""
+        return self.runtime.pool.in_flight
+
     def post(self, path: str, body: Any, **headers: str) -> Any:
         """A POST with the client's key; `body` is bytes or becomes JSON."""
         given: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
@@ -87,6 +105,11 @@ class RunningPool:
         """A GET with the client's key."""
         return self.http.get(self.url + path, headers=BEARER | headers)
 
+    async def answer(self, path: str, body: Any, **headers: str) -> tuple[int, bytes]:
+        """Status and body of a POST."""
+        async with self.post(path, body, **headers) as reply:
+            return reply.status, await reply.read()
+
     async def booked(self, count: int) -> tuple[RequestRow, ...]:
         """The requests in the books, newest first, once there are at least `count` of them."""
         while True:
@@ -94,6 +117,16 @@ class RunningPool:
             rows = await self.runtime.database.read(lambda conn: recent_requests(conn, 1000))
             if len(rows) >= count:
                 return rows
+
+    async def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a query finds in the books once everything is written."""
+
+        def ask(conn: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            return conn.execute(sql).fetchall()
+
+        while not await self.runtime.database.settle(1.0):
+            pass
+        return await self.runtime.database.read(ask)
 
     async def until(self, condition: Callable[[], bool | Awaitable[bool]]) -> None:
         """Wait, a turn of the loop at a time, until a condition holds; the scenario's own time limit bounds it."""
@@ -109,10 +142,55 @@ class RunningPool:
 
 
 @asynccontextmanager
-async def running_pool(config: Config) -> AsyncIterator[RunningPool]:
-    """Start a pool, wait for its model lists, and stop it at the end."""
-    async with open_runtime(config, make_app) as runtime, aiohttp.ClientSession() as http:
-        pool = RunningPool(runtime, http)
-        if config.models.startup_refresh:
-            await pool.models_known()
-        yield pool
+async def running_pool(config: Config, clock: Clock | None = None, *, lists: bool = True) -> AsyncIterator[RunningPool]:
+    """Start a pool, wait for its model lists (unless `lists` is False), and stop it at the end.
+
+    Afterwards no lease is held, no task and no socket is left that was not there before, and no defect was logged.
+    """
+    before, sockets = asyncio.all_tasks(), _sockets()
+    with _no_defects_logged():
+        async with open_runtime(config, make_app, clock=clock) as runtime, aiohttp.ClientSession() as http:
+            pool = RunningPool(runtime, http)
+            if config.models.startup_refresh and lists:
+                await pool.models_known()
+            yield pool
+            await pool.until(lambda: pool.in_flight == 0)
+        # What is the other side of a connection (a scripted provider's) needs a turn of the loop to see its end.
+        while asyncio.all_tasks() - before or _sockets() - sockets:
+            await asyncio.sleep(0)
+
+
+class _Defects(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.name}: {self.format(record)}")
+
+
+@contextmanager
+def _no_defects_logged() -> Iterator[None]:
+    handler = _Defects()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert not handler.lines, "\n".join(handler.lines)
+
+
+def _sockets() -> set[str]:
+    """The sockets that this process has open; nothing where the system does not tell."""
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        return set()
+    found = set()
+    for entry in os.listdir(folder):  # noqa: PTH208 - a pathlib walk would hold the folder itself open
+        try:
+            name = os.readlink(folder / entry)  # noqa: PTH115 - the same
+        except OSError:
+            continue
+        if name.startswith("socket:"):
+            found.add(name)
+    return found

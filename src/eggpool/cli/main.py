@@ -62,8 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words in (["version"], ["--version"], ["version", "--json"]):
-        print(version_text(as_json="--json" in words))
+        _say(version_text(as_json="--json" in words))
     elif words in ([], ["help"], ["--help"]):
-        print(overview())
+        _say(overview())
     else:
         sys.exit(importlib.import_module("eggpool.cli.group").run(words))
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Who read has left; standard output is replaced so that the interpreter's own flush does not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -25,7 +25,8 @@ PATTERN_WORDS = {
 
 
 class Key(msgspec.Struct, frozen=True):
-    """One key of a section. `default` is msgspec.NODEFAULT for a key that must be there."""
+    """One key of a section. `type` leaves None out, which TOML cannot say; `default` is msgspec.NODEFAULT for a key
+    that must be there."""
 
     name: str
     type: Any
@@ -62,7 +63,7 @@ def keys_of(section: type[Section]) -> dict[str, Key]:
             default = field.default_factory()
         found[field.name] = Key(
             name=field.name,
-            type=hint,
+            type=_without_none(hint),
             help=text or (inner.__doc__ or "").partition("\n")[0],
             holds=holds,
             section=inner,
@@ -89,6 +90,11 @@ def literals(hint: Any) -> tuple[object, ...] | None:
     if len(alternatives) == 1 and get_origin(alternatives[0]) is Literal:
         return get_args(alternatives[0])
     return None
+
+
+def takes_text(hint: Any) -> bool:
+    """Whether text of some form is among the values that a type takes."""
+    return str in _alternatives(hint)
 
 
 def _kind(kind: Any) -> str:
@@ -130,6 +136,12 @@ def _alternatives(hint: Any) -> list[Any]:
     if get_origin(bare) in (Union, types.UnionType):
         return [_alternatives(part)[0] for part in get_args(bare) if part is not type(None)]
     return [bare]
+
+
+def _without_none(hint: Any) -> Any:
+    alternatives, metas = _alternatives(hint), _metas(hint)
+    bare = alternatives[0] if len(alternatives) == 1 else Union[tuple(alternatives)]  # noqa: UP007 - made at run time
+    return Annotated[(bare, *metas)] if metas else bare
 
 
 def _holds(hint: Any) -> tuple[Holds, type[Section] | None]:

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 import msgspec
 
 from eggpool.config.findings import Findings, at, shown
-from eggpool.config.keys import Key, expected, keys_of, literals
+from eggpool.config.keys import Key, expected, keys_of, literals, takes_text
 from eggpool.config.retired import is_retired
 from eggpool.config.schema import Config, Secret, Section
 
@@ -164,16 +164,13 @@ def _got(value: object, key: Key | None = None) -> str:
         return str(value)
     if isinstance(value, str):
         # Only a key that takes one of a few words has text that cannot be a misplaced secret of full length.
-        quotable = key is not None and literals(key.type) is not None and len(value) <= 16
-        return (
-            f'"{shown(value)}"' if quotable else ("empty text" if not value else "other text" if _text(key) else "text")
-        )
+        if key is not None and literals(key.type) is not None and len(value) <= 16:
+            return f'"{shown(value)}"'
+        if not value:
+            return "empty text"
+        return "other text" if key is not None and takes_text(key.type) else "text"
     if isinstance(value, list):
         return "a list"
     if isinstance(value, Mapping):
         return "a table"
     return "a date or time" if isinstance(value, (datetime.date, datetime.time)) else "something else"
-
-
-def _text(key: Key | None) -> bool:
-    return key is not None and not expected(key.type).startswith(("a ", "true"))

@@ -24,7 +24,8 @@ class ScriptedProvider:
 
     `keys` are the accounts: API key -> what it does, a `Behaviour` or one script for every request. `default` is
     for everybody else, with another key or none; without it they get 401, unless no keys are given either: then
-    anybody is served well. A script that is broken itself raises when the provider closes.
+    anybody is served well. The last `remember` requests are kept, with their bodies. A script that is broken itself
+    raises when the provider closes.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class ScriptedProvider:
         *,
         default: Behaviour | Script | None = None,
         models: tuple[ListedModel, ...] = DEFAULT_MODELS,
+        remember: int = 10_000,
     ) -> None:
         self.models = models
         self.refusing = False  # True closes each new connection at once, before a byte is read
         self.requests: list[ReceivedRequest] = []
+        self.received_requests = 0  # all that ever came, kept or not
         self.accepted_connections = 0
         self.refused_connections = 0
         self.port = 0
@@ -44,6 +47,7 @@ class ScriptedProvider:
         if default is None and keys is None:
             default = good
         self._default = None if default is None else _behaviour(default)
+        self._remember = remember
         self._good = GoodProvider()
         self._connections: set[Connection] = set()
         self._waiting: list[asyncio.Future[None]] = []
@@ -78,7 +82,7 @@ class ScriptedProvider:
 
     @property
     def closed_early(self) -> int:
-        """Replies before whose end the client closed."""
+        """Replies before whose end the client closed, of the requests that are kept."""
         return sum(request.end == "client_left" for request in self.requests)
 
     @property
@@ -151,12 +155,14 @@ class ScriptedProvider:
 
     def received(self, request: ReceivedRequest) -> Steps:
         """Remember a request and choose what is played."""
+        self.received_requests += 1
         self.requests.append(request)
+        del self.requests[: -self._remember]
         self.changed()
         behaviour = self._keys.get(request.api_key or "", self._default)
         models = self.models if behaviour is None or behaviour.models is None else behaviour.models
         good_reply = self._good.reply_to(request, models, authorised=behaviour is not None)
-        named = (CODECS[request.dialect].request_id_header, f"req_{len(self.requests):06}")
+        named = (CODECS[request.dialect].request_id_header, f"req_{self.received_requests:06}")
         good_reply = good_reply.with_headers(named)
         if behaviour is None:
             return good_reply.steps()
