@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -34,13 +35,14 @@ def serve(context: click.Context) -> None:
             f"This pool had no key yet. Its key is now (shown once, kept in {new_key.path}):\n\n    {new_key.key}\n"
         )
 
-    def started(running: runtime.Runtime) -> None:
+    async def attend(running: runtime.Runtime) -> None:
         accounts = len(running.pool.accounts)
         _log.info("EggPool %s listens on %s with %d accounts", __version__, running.url, accounts)
         if not accounts:
             _log.warning("no account is set up; add one with: eggpool connect PROVIDER --key-env NAME")
+        await asyncio.Event().wait()
 
-    runtime.run(runtime.serve(config, make_app, started))
+    runtime.run(runtime.serve(config, make_app, attend))
 
 
 @click.command()

@@ -112,10 +112,13 @@ async def open_runtime(
         yield runtime
 
 
-async def serve(config: Config, make_app: Callable[[Runtime], App], started: Callable[[Runtime], None]) -> None:
-    """Run a pool until SIGTERM or SIGINT; `started` is called once it listens.
+async def serve(
+    config: Config, make_app: Callable[[Runtime], App], attend: Callable[[Runtime], Coroutine[Any, Any, None]]
+) -> None:
+    """Run a pool until SIGTERM or SIGINT. `attend` runs while it listens; when that returns, the pool ends too.
 
-    The first signal lets running requests end within the grace time, the second one ends them at once.
+    The first signal ends `attend` and lets running requests end within the grace time, the second one ends those at
+    once. Raises what `open_runtime` and `attend` raise.
     """
     loop = asyncio.get_running_loop()
     stop, stop_now = asyncio.Event(), asyncio.Event()
@@ -130,12 +133,26 @@ async def serve(config: Config, make_app: Callable[[Runtime], App], started: Cal
     raise_open_files()
     try:
         async with open_runtime(config, make_app, stop_now=stop_now) as runtime:
-            started(runtime)
-            await stop.wait()
-            _log.info("stopping; running requests have %g s to end", config.server.shutdown_grace_s)
+            await _unless(stop, attend(runtime))
+            if stop.is_set() and runtime.pool.in_flight:
+                grace_s = config.server.shutdown_grace_s
+                _log.info("stopping; running requests have %g s to end, a second signal ends them now", grace_s)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, to its end or until `stop` is set."""
+    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        working.cancel()
+        await asyncio.wait({working, stopped})
+    if not working.cancelled():
+        working.result()
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

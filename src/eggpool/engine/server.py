@@ -43,6 +43,7 @@ class Connection(HttpToolsProtocol):
     """One client connection. Requests find it in their scope and may watch it or cut it."""
 
     client_write_timeout_s = 120.0
+    closed: Callable[[], None] | None = None  # called when the connection is gone
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -82,6 +83,8 @@ class Connection(HttpToolsProtocol):
         self._stop_write_timer()
         if self._watcher is not None:
             self._watcher()
+        if self.closed is not None:
+            self.closed()
 
     def data_received(self, data: bytes) -> None:
         """Bound the header block before the parser collects it."""
@@ -186,6 +189,7 @@ class HttpServer:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._servers: list[asyncio.Server] = []
+        self._connection_closed = asyncio.Event()
         self.port = settings.port
 
     async def start(self) -> None:
@@ -197,6 +201,7 @@ class HttpServer:
         def make() -> Connection:
             made = Connection(config=self._config, server_state=self._state, app_state={}, _loop=loop)
             made.client_write_timeout_s = self._settings.client_write_timeout_s
+            made.closed = self._connection_closed.set
             return made
 
         self.tick()
@@ -216,7 +221,7 @@ class HttpServer:
     async def drain(self, grace_s: float, stop_now: asyncio.Event) -> bool:
         """Stop listening and let running requests end; False when some were still running and had to be cut.
 
-        Ends when all are done, after `grace_s`, or as soon as `stop_now` is set.
+        Ends when all answers have left this process, after `grace_s`, or as soon as `stop_now` is set.
         """
         for server in self._servers:
             server.close()
@@ -224,9 +229,17 @@ class HttpServer:
             connection.shutdown()
         deadline = time.monotonic() + grace_s
         stop = asyncio.ensure_future(stop_now.wait())
-        while self._state.tasks and not stop.done() and (left_s := deadline - time.monotonic()) > 0:
-            await asyncio.wait({*self._state.tasks, stop}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        while (self._state.tasks or self._state.connections) and not stop.done():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                break
+            # An answer that was handed over may still lie in the connection's buffer: it has left when that is closed.
+            self._connection_closed.clear()
+            closed = asyncio.ensure_future(self._connection_closed.wait())
+            await asyncio.wait({*self._state.tasks, stop, closed}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            closed.cancel()
         stop.cancel()
+        whole = not self._state.tasks and not self._state.connections
         left = list(self._state.tasks)
         for task in left:
             task.cancel()
@@ -234,7 +247,7 @@ class HttpServer:
             await asyncio.wait(left, timeout=2.0)
         for connection in list(self._state.connections):
             connection.transport.abort()
-        return not left
+        return whole
 
 
 def _listeners(settings: ServerSettings) -> list[socket.socket]:
