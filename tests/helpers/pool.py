@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ from eggpool.config.load import load
 from eggpool.config.schema import Config
 from eggpool.engine.clock import Clock
 from eggpool.engine.runtime import Runtime, new_event_loop, open_runtime
-from eggpool.scripted import ScriptedProvider
+from eggpool.scripted import Behaviour, Script, ScriptedProvider
 from eggpool.store.stats import RequestRow, recent_requests
 from eggpool.web.app import make_app
 
 CLIENT_KEY = "ep_test-client-key-0000"
 BEARER = {"authorization": f"Bearer {CLIENT_KEY}"}
 LIMIT_S = 30.0
+TURNS = 2000  # of the loop, for connections to be seen closed
+ALL_DIALECTS = 'protocols = ["openai", "anthropic", "responses"]'
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]], limit_s: float = LIMIT_S, *, debug: bool = True) -> None:
@@ -63,9 +65,7 @@ commit_interval_ms = {commit_interval_ms}
 
 def provider(name: str, at: ScriptedProvider, *keys: str, extra: str = "") -> str:
     """A provider table with one account for each key, named after it."""
-    accounts = "".join(
-        f'[[providers.{name}.accounts]]\nname = "{key}"\napi_key = "{key_of(key)}"\n\n' for key in keys
-    )
+    accounts = "".join(f'[[providers.{name}.accounts]]\nname = "{key}"\napi_key = "{key_of(key)}"\n\n' for key in keys)
     return f'[providers.{name}]\nid = "{name}"\nbase_url = "{at.base_url}"\n{extra}\n\n{accounts}'
 
 
@@ -155,9 +155,33 @@ async def running_pool(config: Config, clock: Clock | None = None, *, lists: boo
                 await pool.models_known()
             yield pool
             await pool.until(lambda: pool.in_flight == 0)
-        # What is the other side of a connection (a scripted provider's) needs a turn of the loop to see its end.
-        while asyncio.all_tasks() - before or _sockets() - sockets:
+        # The other side of a connection (a scripted provider's) needs some turns of the loop to see its end.
+        turns = 0
+        while left := [*(asyncio.all_tasks() - before), *(_sockets() - sockets)]:
+            assert turns < TURNS, f"left behind: {left}"
+            turns += 1
             await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def pool_of(
+    folder: Path,
+    accounts: Mapping[str, Behaviour | Script],
+    *,
+    extra: str = "",
+    more: str = ALL_DIALECTS,
+    server: str = "",
+    clock: Clock | None = None,
+) -> AsyncIterator[tuple[RunningPool, ScriptedProvider]]:
+    """A pool of accounts at one provider named alpha that speaks every dialect, each doing what it is told.
+
+    `more` are further lines of the provider's table, `extra` further tables, `server` further lines of `[server]`.
+    """
+    keys = {key_of(name): behaviour for name, behaviour in accounts.items()}
+    async with ScriptedProvider(keys) as upstream:
+        config = settings(folder, provider("alpha", upstream, *accounts, extra=more), extra, server)
+        async with running_pool(config, clock) as pool:
+            yield pool, upstream
 
 
 class _Defects(logging.Handler):

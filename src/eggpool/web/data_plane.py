@@ -14,7 +14,6 @@ from eggpool.engine.dispatch import Dispatcher, Exchange
 from eggpool.engine.inbound import Inbound
 from eggpool.engine.server import Receive, Scope, Send, connection_of
 from eggpool.errors import (
-    BadRequest,
     EggPoolError,
     MethodNotAllowed,
     NotFound,
@@ -29,6 +28,9 @@ from eggpool.web.surfaces import Route
 from eggpool.wire import envelope as envelopes
 
 _access_log = logging.getLogger("eggpool.access")
+
+
+DISCARD_TIMEOUT_S = 10.0  # for the rest of a body that is not wanted
 
 
 class ClientLeft(Exception):
@@ -54,12 +56,13 @@ class DataPlane:
         request_id = f"{number:016x}"
         own: Headers = [(b"x-proxy-request-id", request_id.encode())]
         status = 499
+        upload = _Upload(headers, receive)
         exchange: Exchange | None = None
         try:
             self._access.check_host(headers)
             client = self._access.client(headers)
             route = _route(scope)
-            body = await self._read_body(headers, receive)
+            body = await upload.read(self._max_body_bytes)
             inbound = Inbound(
                 id=number,
                 client=client,
@@ -88,8 +91,8 @@ class DataPlane:
             own.append((b"x-proxy-attempt-count", b"%d" % tries))
             if isinstance(error, MethodNotAllowed):
                 own.append((b"allow", b"POST"))
-            if not isinstance(error, BadRequest) and exchange is None:
-                own.append((b"connection", b"close"))  # the body was not read
+            if not await upload.discard(self._max_body_bytes):
+                own.append((b"connection", b"close"))
             await send_error(send, dialect_of(path, headers), error, request_id=request_id, headers=own)
         finally:
             if self._logs_access:
@@ -102,26 +105,6 @@ class DataPlane:
                     request_id,
                     (clock.now() - arrived) * 1000,
                 )
-
-    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body. Raises TooLarge, ClientLeft."""
-        limit = self._max_body_bytes
-        for name, value in headers:
-            if name == b"content-length" and value.isdigit() and int(value) > limit:
-                raise TooLarge(_too_large(limit))
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientLeft
-            part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > limit:
-                raise TooLarge(_too_large(limit))
-            parts.append(part)
-            if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _understand(self, inbound: Inbound, route: Route, scope: Scope) -> None:
         """Find out what a request is for: a model, or a reply that one account has made."""
@@ -146,6 +129,54 @@ class DataPlane:
         previous = envelope.raw("previous_response_id") if inbound.surface.dialect is Dialect.RESPONSES else None
         if previous is not None and previous.startswith(b'"'):
             inbound.only = self._pool.account_of_reply(previous.strip(b'"').decode("utf-8", "replace"))
+
+
+class _Upload:
+    """The body of one request on its way in."""
+
+    def __init__(self, headers: Headers, receive: Receive) -> None:
+        self._headers = headers
+        self._receive = receive
+        self._whole = False
+
+    async def read(self, limit: int) -> bytes:
+        """All of it. Raises TooLarge, ClientLeft."""
+        for name, value in self._headers:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise TooLarge(_too_large(limit))
+        parts: list[bytes] = []
+        size = 0
+        while not self._whole:
+            part = await self._next()
+            size += len(part)
+            if size > limit:
+                raise TooLarge(_too_large(limit))
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def discard(self, limit: int) -> bool:
+        """Read what is left of the body of a refused request; whether its end was reached.
+
+        Closing while the client still sends would take the refusal away from it: it would see a broken connection.
+        """
+        if not self._whole and any(name == b"expect" for name, _ in self._headers):
+            return False  # to ask for the body would be to promise that it is wanted
+        size = 0
+        try:
+            async with asyncio.timeout(DISCARD_TIMEOUT_S):
+                while not self._whole and size <= limit:
+                    size += len(await self._next())
+        except (TimeoutError, ClientLeft):
+            return False
+        return self._whole
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientLeft
+        self._whole = not message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
 
 
 async def _relay(exchange: Exchange, scope: Scope, send: Send, own: Headers) -> int:
