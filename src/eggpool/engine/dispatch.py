@@ -336,12 +336,12 @@ class Exchange:
                 self._stage = _Stage.RELAYING
                 return head
         body = b"".join(parts)
-        note = self._note = self._codec.read_reply(body)
+        note = self._codec.read_reply(body)
         if self._inbound.surface.answers and note.error is not None:
             return _told_in_band(note.error)
         if self._inbound.surface.answers and not note.content:
             return _Failure(Kind.NO_ANSWER, "The provider's reply is empty or not a JSON object.")
-        self._held = body
+        self._held, self._note = body, note
         self._stage = _Stage.COMPLETE
         head.headers.append((b"content-length", b"%d" % size))
         return head
