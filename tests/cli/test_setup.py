@@ -121,6 +121,15 @@ def test_newkey_replaces_the_key_and_getkey_prints_it(terminal: Terminal) -> Non
     assert path.read_text(encoding="utf-8").startswith("[server] # here\nport = 1 # the port\napi_key = ")
 
 
+def test_a_key_in_the_state_folder_is_known(terminal: Terminal) -> None:
+    """What serve kept there is printed by getkey, and named as the old key when newkey replaces it."""
+    terminal.file("config.toml", "")
+    terminal.file("home/.local/state/eggpool/server_key", "ep_from_state\n")
+    assert terminal.run("getkey").out == "ep_from_state"
+    assert terminal.run("newkey").out.startswith("Old key (expired): ep_from_state\nNew key (use this): ep_")
+    assert terminal.run("getkey").out != "ep_from_state"
+
+
 def test_newkey_does_not_write_beside_a_key_from_the_environment(terminal: Terminal) -> None:
     """A key in the file would win silently over the variable, so that is where it must be changed."""
     path = terminal.file("config.toml", "# nothing\n")

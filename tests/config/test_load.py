@@ -204,6 +204,11 @@ def test_an_entry_that_cannot_be_used_does_not_shift_the_others() -> None:
     """The number in a place is the number in the file."""
     found = problems("[[accounts]]\nnam = 'a'\n[[accounts]]\nname = 'b'\n")
     assert found[-1] == "accounts[1]: has no key; set api_key_env, api_key_command or api_key"
+    broken = "[[providers.q.accounts]]\nname = 1\n[[providers.q.accounts]]\nname = 'b'\n"
+    assert problems("[providers.q]\nbase_url = 'https://q.example'\n" + broken) == [
+        "providers.q.accounts[0].name: expected a name without white space and '/', got 1",
+        "providers.q.accounts[1]: has no key; set api_key_env, api_key_command or api_key",
+    ]
 
 
 def test_a_refused_file_raises_one_error_that_can_be_printed() -> None:
