@@ -57,7 +57,7 @@ def _booking_faults(asked: Asked, row: RequestRow) -> Iterator[str]:
 def request_table(told: Sequence[Told], rows: Mapping[int, RequestRow]) -> str:
     """What went where and why, a line for each request."""
     lines: list[tuple[str, ...]] = [
-        (" #", "request", "outcome", "account", "tries", "tokens", "cost $", "first ms", "moved on from")
+        (" #", "request", "outcome", "account", "tries", "tokens", "cost $", "1st ms", "moved on from")
     ]
     for one in told:
         row = rows.get(one.request_id)
@@ -83,7 +83,7 @@ def request_table(told: Sequence[Told], rows: Mapping[int, RequestRow]) -> str:
 
 def account_table(names: Sequence[str], rows: Mapping[int, RequestRow]) -> str:
     """Which account did what."""
-    lines = [("account", "answered", "refused", "tokens in", "tokens out", "cost $", "median first ms")]
+    lines = [("account", "answered", "refused", "tokens in", "tokens out", "cost $", "median 1st ms")]
     for name in names:
         records = [row.record for row in rows.values() if _name(row.record.account) == name]
         tries = [attempt for row in rows.values() for attempt in row.attempts if _name(attempt.account) == name]

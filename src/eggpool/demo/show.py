@@ -136,8 +136,8 @@ async def _booked(running: Runtime, count: int) -> dict[int, RequestRow]:
 
 def _introduction(url: str, key: str) -> str:
     return f"""\
-EggPool {__version__}, a demonstration: a scripted provider with three accounts on
-this machine, and the real pool in front of it. Nothing of yours is touched.
+EggPool {__version__}, a demonstration: a scripted provider with three accounts
+and the real pool in front of it. No key or file of yours is used.
 
   Endpoint  {url}/v1
   Key       {key}

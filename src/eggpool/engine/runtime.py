@@ -171,7 +171,7 @@ def raise_open_files() -> None:
 async def _drain(runtime: Runtime, stop_now: asyncio.Event) -> None:
     whole = await runtime.server.drain(runtime.config.server.shutdown_grace_s, stop_now)
     if not whole:
-        _log.warning("some requests were still running at the end of the grace time and were cut off")
+        _log.warning("some answers had not ended yet and were cut off")
 
 
 @asynccontextmanager

@@ -67,6 +67,9 @@ class Connection(HttpToolsProtocol):
 
     def abort(self) -> None:
         """Close the connection without an end of the body: the honest end of a reply that broke off."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None:
+            cycle.disconnected = True  # else uvicorn takes the missing end for a defect of the application
         self.transport.abort()
 
     # --- uvicorn's callbacks, with what is added -----------------------------------------------------------------
@@ -175,9 +178,11 @@ class HttpServer:
 
     def __init__(self, settings: ServerSettings, app: App) -> None:
         self._settings = settings
+        self._app = app
+        self._cutting = False
         self._state = ServerState()
         self._config = uvicorn.Config(
-            app,
+            self._serve,
             http=Connection,
             ws="none",
             lifespan="off",
@@ -240,14 +245,25 @@ class HttpServer:
             closed.cancel()
         stop.cancel()
         whole = not self._state.tasks and not self._state.connections
+        self._cutting = True
         left = list(self._state.tasks)
         for task in left:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=2.0)
         for connection in list(self._state.connections):
-            connection.transport.abort()
+            if isinstance(connection, Connection):
+                connection.abort()
         return whole
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application; a request that is cut at the end closes its connection."""
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._cutting:
+                raise
+            connection_of(scope).abort()
 
 
 def _listeners(settings: ServerSettings) -> list[socket.socket]:
