@@ -24,6 +24,7 @@ from eggpool.config import edit
 from eggpool.config.dotenv import parse_dotenv
 from eggpool.config.load import Loaded, load
 from eggpool.config.schema import KEY_PATTERN, Secret
+from eggpool.engine.prices import check_prices
 from eggpool.errors import ConfigError, StartError
 
 COMMAND_LIMIT_S = 10.0
@@ -61,9 +62,11 @@ def read(path: Path, environ: Mapping[str, str], *, upstream_keys: bool = True) 
         return _printed_by(command, environ, path.parent)
 
     try:
-        return load(text, variables, folder=str(path.parent), run_command=run_command, upstream_keys=upstream_keys)
+        loaded = load(text, variables, folder=str(path.parent), run_command=run_command, upstream_keys=upstream_keys)
+        check_prices(loaded.config)
     except ConfigError as error:
         raise ConfigError(error.problems, source=str(path)) from None
+    return loaded
 
 
 def read_text(path: Path) -> str:

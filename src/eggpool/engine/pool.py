@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Mapping
 
-from eggpool import pricing
-from eggpool.config.schema import Config, ModelOverride
-from eggpool.domain import AccountLabel, EventRecord, Price
+from eggpool.config.schema import Config
+from eggpool.domain import AccountLabel, EventRecord
 from eggpool.engine.clock import Clock
+from eggpool.engine.prices import price_table
 from eggpool.routing import catalog as catalogs
 from eggpool.routing import health
 from eggpool.routing.catalog import AccountModels, Candidate, Catalog, Offer
@@ -235,37 +234,6 @@ class Pool:
     def _tell(self, kind: str, account: AccountLabel, detail: str) -> None:
         _log.info("%s: %s", account, detail)
         self._ledger.event(EventRecord(self.clock.wall_ms(), kind, detail, account))
-
-
-def price_table(config: Config, lists: Mapping[AccountLabel, AccountModels]) -> dict[tuple[str, str], Price]:
-    """Prices by (provider, model): what the configuration says, then what the provider's own list says."""
-    table: dict[tuple[str, str], Price] = {}
-    for provider in config.providers.values():
-        listed = {
-            model.id: model.price
-            for account in provider.accounts
-            if account.label in lists
-            for model in lists[account.label].models
-        }
-        names = {*listed, *provider.static_models, *provider.model_overrides, *config.model_overrides}
-        for name in names:
-            own, general = config.override(provider.id, name)
-            price = _overridden(own, _overridden(general, listed.get(name)))
-            if price is not None:
-                table[(provider.id, name)] = price
-    return table
-
-
-def _overridden(override: ModelOverride | None, price: Price | None) -> Price | None:
-    if override is None:
-        return price
-    told = pricing.from_override(
-        input_price_per_1k=override.input_price_per_1k,
-        output_price_per_1k=override.output_price_per_1k,
-        cache_read_per_million_microdollars=override.cache_read_per_million_microdollars,
-        cache_write_per_million_microdollars=override.cache_write_per_million_microdollars,
-    )
-    return pricing.overlay(told, price)
 
 
 def _words(scope: ScopeKey) -> str:
