@@ -32,13 +32,16 @@ ALL_DIALECTS = 'protocols = ["openai", "anthropic", "responses"]'
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]], limit_s: float = LIMIT_S, *, debug: bool = True) -> None:
-    """Run one scenario to its end, bounded in time, on the loop that the program itself uses."""
+    """Run one scenario to its end, bounded in time, in a loop in debug mode.
+
+    Without `debug` it is the loop that the program itself uses; uvloop's debug mode cannot be used (it crashes).
+    """
 
     async def bounded() -> None:
         async with asyncio.timeout(limit_s):
             await scenario()
 
-    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(debug=debug, loop_factory=None if debug else new_event_loop) as runner:
         runner.run(bounded())
 
 
@@ -109,6 +112,16 @@ class RunningPool:
         """Status and body of a POST."""
         async with self.post(path, body, **headers) as reply:
             return reply.status, await reply.read()
+
+    async def raw(self, sent: bytes) -> bytes:
+        """Send bytes on a connection of its own and give all that comes until the pool closes it."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(sent)
+            return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
     async def booked(self, count: int) -> tuple[RequestRow, ...]:
         """The requests in the books, newest first, once there are at least `count` of them."""

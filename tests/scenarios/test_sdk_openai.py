@@ -58,10 +58,10 @@ def test_streamed_answer(tmp_path: Path, asked: bool | None) -> None:
     async def scenario() -> None:
         options: Any = openai.omit if asked is None else {"include_usage": asked}
         async with pool_of(tmp_path, {"one": good}) as (pool, upstream), client_of(pool) as client:
-            stream = await client.chat.completions.create(
+            async with await client.chat.completions.create(
                 model="scripted-large", messages=TURN, stream=True, stream_options=options
-            )
-            chunks = [chunk async for chunk in stream]
+            ) as stream:
+                chunks = [chunk async for chunk in stream]
             text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
             assert text == "You said: say three words"
             assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
@@ -175,8 +175,10 @@ def test_legacy_completions(tmp_path: Path) -> None:
         async with pool_of(tmp_path, {"one": good}) as (pool, _), client_of(pool) as client:
             reply = await client.completions.create(model="scripted-small", prompt="two words")
             assert reply.choices[0].text == "You said: two words"
-            stream = await client.completions.create(model="scripted-small", prompt="two words", stream=True)
-            assert "".join([chunk.choices[0].text async for chunk in stream]) == "You said: two words"
+            async with await client.completions.create(
+                model="scripted-small", prompt="two words", stream=True
+            ) as stream:
+                assert "".join([chunk.choices[0].text async for chunk in stream]) == "You said: two words"
             assert {row.record.outcome.value for row in await pool.booked(2)} == {"completed"}
 
     run(scenario)
@@ -203,8 +205,10 @@ def test_responses(tmp_path: Path) -> None:
             first = await client.responses.create(model="scripted-large", input="say three words")
             assert first.output_text == "You said: say three words"
             made_by = upstream.work[0].api_key
-            stream = await client.responses.create(model="scripted-large", input="and more words", stream=True)
-            kinds = [event.type async for event in stream]
+            async with await client.responses.create(
+                model="scripted-large", input="and more words", stream=True
+            ) as stream:
+                kinds = [event.type async for event in stream]
             assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
             for _ in range(4):
                 kept = await client.responses.retrieve(first.id)
@@ -237,8 +241,8 @@ def test_streamed_response_is_remembered(tmp_path: Path) -> None:
             client_of(pool) as client,
         ):
             for _ in range(3):
-                stream = await client.responses.create(model="scripted-large", input="say it", stream=True)
-                ids = [event.response.id async for event in stream if event.type == "response.completed"]
+                async with await client.responses.create(model="scripted-large", input="say it", stream=True) as stream:
+                    ids = [event.response.id async for event in stream if event.type == "response.completed"]
                 assert (await client.responses.retrieve(ids[0])).id == ids[0]
 
     run(scenario)
@@ -341,10 +345,12 @@ def test_stream_that_breaks(tmp_path: Path) -> None:
         accounts = {"one": Behaviour(error_in_stream(3), cut_stream(3))}
         async with pool_of(tmp_path, accounts) as (pool, _), client_of(pool) as client:
             for _ in range(2):
-                stream = await client.chat.completions.create(model="scripted-large", messages=TURN, stream=True)
-                with pytest.raises(openai.APIError):
-                    async for _chunk in stream:
-                        pass
+                async with await client.chat.completions.create(
+                    model="scripted-large", messages=TURN, stream=True
+                ) as stream:
+                    with pytest.raises(openai.APIError):
+                        async for _chunk in stream:
+                            pass
             assert [row.record.outcome.value for row in await pool.booked(2)] == ["error", "error"]
 
     run(scenario)
