@@ -55,12 +55,13 @@ class Catalog(msgspec.Struct, frozen=True):
     """All names that requests may use.
 
     `unlisted` holds the providers' accounts that never gave a list: for lack of knowledge they are tried for any name
-    that nobody lists.
+    that nobody lists. `overridden` are the same for models that the configuration says something about.
     """
 
     offers: Mapping[str, Offer] = {}
     suffixed: Mapping[str, Offer] = {}
     unlisted: tuple[Candidate, ...] = ()
+    overridden: Mapping[tuple[AccountLabel, str], Candidate] = {}
     listing: Mapping[str, ListedModel] = {}  # first known metadata of each bare name
     accounts_at: Mapping[str, int] = {}  # how many enabled accounts each provider has
 
@@ -72,7 +73,13 @@ class Catalog(msgspec.Struct, frozen=True):
         model, _, provider = name.rpartition("/")
         there = [candidate for candidate in self.unlisted if model and candidate.provider == provider]
         asked = model if there else name
-        return Offer(asked, tuple(msgspec.structs.replace(one, model=asked) for one in there or self.unlisted))
+        return Offer(
+            asked,
+            tuple(
+                self.overridden.get((one.account, asked)) or msgspec.structs.replace(one, model=asked)
+                for one in there or self.unlisted
+            ),
+        )
 
     def near(self, name: str) -> list[str]:
         """Names like `name`, best first, at most three."""
@@ -128,6 +135,7 @@ def build(
     bare: dict[str, list[Candidate]] = {}
     suffixed: dict[str, list[Candidate]] = {}
     unlisted: list[Candidate] = []
+    overridden: dict[tuple[AccountLabel, str], Candidate] = {}
     listing: dict[str, ListedModel] = {}
     accounts_at: dict[str, int] = {}
     for provider in config.providers.values():
@@ -142,6 +150,10 @@ def build(
                 models = everything
                 if not everything:
                     unlisted.append(_candidate(config, provider, account.label, ListedModel(id=""), None))
+                    for name in {**config.model_overrides, **provider.model_overrides}:
+                        price = prices.get((provider.id, name))
+                        named = _candidate(config, provider, account.label, ListedModel(id=name), price)
+                        overridden[account.label, name] = named
             for listed in models.values():
                 price = prices.get((provider.id, listed.id))
                 candidate = _candidate(config, provider, account.label, listed, price)
@@ -152,6 +164,7 @@ def build(
         offers={name: Offer(name, tuple(candidates)) for name, candidates in bare.items()},
         suffixed={name: Offer(candidates[0].model, tuple(candidates)) for name, candidates in suffixed.items()},
         unlisted=tuple(unlisted),
+        overridden=overridden,
         listing=listing,
         accounts_at=accounts_at,
     )

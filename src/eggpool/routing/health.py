@@ -19,7 +19,7 @@ Status = Literal["well", "resting", "due", "trial"]
 Scope = Literal["request", "model", "account", "provider"]
 ScopeKey = tuple[str, ...]
 
-LONGEST_GUESS_S = 300.0
+LONGEST_GUESS_S = 300.0  # before jitter, which adds a tenth at most
 LONGEST_TOLD_S = 31 * 24 * 3600.0  # the longest window that any provider counts in
 SHORTEST_TOLD_S = 1.0
 
@@ -99,16 +99,21 @@ def step(rest: Rest | None, event: Event, now: float) -> Rest | None:
 
 
 def _after_failure(rest: Rest | None, event: Failed, now: float) -> Rest:
+    resting = rest if rest is not None and now < rest.until else None
+    if resting is not None and resting.on_providers_word and not event.on_providers_word:
+        # What a provider said holds: a guess neither shortens it nor makes it refuse for longer.
+        return msgspec.structs.replace(resting, on_trial=False)
     failures = 1 if rest is None else rest.failures + 1
-    if rest is not None and not rest.on_trial and now < rest.until and event.told_s is None:
+    if resting is not None and not resting.on_trial:
         # Requests that were under way together fail together: that is one failure, not many.
-        failures = rest.failures
+        failures = resting.failures
     if event.told_s is not None:
         length = min(max(event.told_s, SHORTEST_TOLD_S), LONGEST_TOLD_S)
     else:
         length = min(event.first_rest_s * 2.0 ** min(failures - 1, 30), LONGEST_GUESS_S) * (1.0 + 0.1 * event.jitter)
     until = now + length
-    if rest is not None and rest.on_providers_word and not event.on_providers_word and now < rest.until:
-        # A guess never shortens what a provider said.
-        return msgspec.structs.replace(rest, until=max(rest.until, until), failures=failures, on_trial=False)
+    same_word = resting is not None and resting.on_providers_word == event.on_providers_word
+    if resting is not None and same_word and event.told_s is None and until < resting.until:
+        # Only a time that was told can be shorter than the one before: a length that we made up says nothing new.
+        return msgspec.structs.replace(resting, failures=failures, on_trial=False)
     return Rest(event.kind, until, event.on_providers_word, failures)

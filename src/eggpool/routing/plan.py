@@ -110,10 +110,14 @@ def _refusal(
         return "dialect", None
     if demand.only is not None and candidate.account != demand.only:
         return "pinned_elsewhere", None
-    for rest in _rests(view, candidate):
-        stands = status(rest, now)
-        if rest.on_providers_word and stands in ("resting", "trial"):
-            return f"resting_{rest.kind}", max(rest.until, now + TRIAL_S) if stands == "trial" else rest.until
+    words = [
+        (rest.until if stands == "resting" else max(rest.until, now + TRIAL_S), rest.kind)
+        for rest in _rests(view, candidate)
+        if rest.on_providers_word and (stands := status(rest, now)) in ("resting", "trial")
+    ]
+    if words:
+        until, kind = max(words)  # it is back when the last of them has ended
+        return f"resting_{kind}", until
     if account.max_concurrency is not None and account.in_flight >= account.max_concurrency:
         return "max_concurrency", None
     return None, None

@@ -2,7 +2,8 @@
 
 `classify` names the kind of a failure from its status, code and wording; `VERDICTS` says for each kind what rests, for
 how long when the provider gives no time, whether another account is tried, and how the failure is booked.
-Sources for codes and wordings: the providers' error pages (OpenAI, Anthropic, OpenRouter, Z.ai, DeepSeek, Gemini).
+Sources for codes and wordings: the providers' error pages (OpenAI, Anthropic, OpenRouter, Z.ai, DeepSeek, Gemini, Groq,
+Mistral, MiniMax, Moonshot).
 """
 
 from __future__ import annotations
@@ -73,22 +74,47 @@ _BY_CODE: dict[str, Kind] = {
     "insufficient_quota": Kind.BALANCE,
     "billing_error": Kind.BALANCE,
     "exceeded_current_quota_error": Kind.BALANCE,
-    "1113": Kind.BALANCE,
-    "1304": Kind.PLAN_WINDOW,
-    "1308": Kind.PLAN_WINDOW,
-    "1310": Kind.PLAN_WINDOW,
     "usage_limit_reached": Kind.PLAN_WINDOW,
     "rate_limit_exceeded": Kind.RATE,
     "rate_limit_error": Kind.RATE,
+    "rate_limit_reached_error": Kind.RATE,
     "overloaded_error": Kind.OVERLOADED,
+    "engine_overloaded_error": Kind.OVERLOADED,
     "server_is_overloaded": Kind.OVERLOADED,
     "context_length_exceeded": Kind.PROMPT_TOO_LONG,
-    "1261": Kind.PROMPT_TOO_LONG,
     "model_not_found": Kind.MODEL_MISSING,
-    "1311": Kind.MODEL_MISSING,
-    "1312": Kind.OVERLOADED,
+    "model_decommissioned": Kind.MODEL_MISSING,
+    "invalid_model": Kind.MODEL_MISSING,
+    "unsupported_parameter": Kind.BAD_REQUEST,  # its wording speaks of models too
+    "unsupported_value": Kind.BAD_REQUEST,
     "invalid_api_key": Kind.CREDENTIALS,
     "authentication_error": Kind.CREDENTIALS,
+    # Z.ai
+    "1113": Kind.BALANCE,
+    "1211": Kind.MODEL_MISSING,
+    "1261": Kind.PROMPT_TOO_LONG,
+    "1302": Kind.RATE,
+    "1303": Kind.RATE,
+    "1304": Kind.PLAN_WINDOW,
+    "1305": Kind.RATE,
+    "1308": Kind.PLAN_WINDOW,
+    "1309": Kind.BALANCE,
+    "1310": Kind.PLAN_WINDOW,
+    "1311": Kind.MODEL_MISSING,
+    "1312": Kind.OVERLOADED,
+    "1313": Kind.PLAN_WINDOW,
+    # MiniMax
+    "1002": Kind.RATE,
+    "1004": Kind.CREDENTIALS,
+    "1008": Kind.BALANCE,
+    "1039": Kind.RATE,
+}
+
+_BY_TYPE_IN_BAND: dict[str, Kind] = {
+    "invalid_request_error": Kind.BAD_REQUEST,
+    "not_found_error": Kind.MODEL_MISSING,
+    "permission_error": Kind.FORBIDDEN,
+    "timeout_error": Kind.TIMEOUT,
 }
 
 _BY_STATUS: dict[int, Kind] = {
@@ -97,12 +123,16 @@ _BY_STATUS: dict[int, Kind] = {
     403: Kind.FORBIDDEN,
     408: Kind.TIMEOUT,
     429: Kind.RATE,
+    498: Kind.OVERLOADED,  # Groq: no capacity at this tier
     503: Kind.OVERLOADED,
     529: Kind.OVERLOADED,
 }
 
+_HTTP_STATUS = re.compile(r"[45][0-9][0-9]")
 _MODEL_MISSING = re.compile(
-    r"model[^.]{0,80}(?:not found|not available|does not exist|not supported)|(?:unknown|unsupported|no such) model",
+    # Within one sentence; a full stop inside a name (gemini-2.5) does not end it.
+    r"model(?:[^.]|\.(?=\S)){0,120}?(?:not found|not available|does not exist|not supported)"
+    r"|(?:unknown|unsupported|no such|invalid) model|no endpoints found|^model: ",
     re.I,
 )
 _TOO_LONG = re.compile(r"prompt is too long|context (?:length|window)|too many tokens", re.I)
@@ -114,12 +144,16 @@ def classify(status: int, code: str, error_type: str, message: str) -> Kind:
     kind = _BY_CODE.get(code) or _BY_CODE.get(error_type)
     if kind is not None:
         return kind
-    if status in (400, 403, 404, 413, 422) and _BALANCE.search(message):
+    if status == 200 and _HTTP_STATUS.fullmatch(code):
+        status = int(code)  # OpenRouter and Gemini tell the status there
+    if status in (200, 400, 403, 404, 413, 422) and _BALANCE.search(message):
         return Kind.BALANCE
-    if status in (400, 413, 422) and _TOO_LONG.search(message):
+    if status in (200, 400, 413, 422) and _TOO_LONG.search(message):
         return Kind.PROMPT_TOO_LONG
-    if status in (400, 403, 404, 422) and _MODEL_MISSING.search(message):
+    if status in (200, 400, 403, 404, 422) and _MODEL_MISSING.search(message):
         return Kind.MODEL_MISSING
+    if status == 200 and error_type in _BY_TYPE_IN_BAND:
+        return _BY_TYPE_IN_BAND[error_type]
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     return Kind.BAD_REQUEST if 400 <= status < 500 else Kind.SERVER_ERROR

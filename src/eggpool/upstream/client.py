@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
-from python_socks import ProxyError
+from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from yarl import URL
 
 from eggpool.config.schema import Provider
@@ -58,11 +58,11 @@ class Client:
 
         Raises ConnectFailed, UpstreamTimeout (headers) or UpstreamBroken.
         """
-        session = self._session(proxy_url)
         loop = asyncio.get_running_loop()
         note = Connecting()
         token = CONNECTING.set(note)
         try:
+            session = self._session(proxy_url)
             async with asyncio.timeout(call.header_timeout_s):
                 response = await session.request(
                     call.method,
@@ -73,7 +73,7 @@ class Client:
                     timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_timeout_s),
                 )
         except TimeoutError as error:
-            if isinstance(error, aiohttp.ClientError):
+            if note.failed or isinstance(error, aiohttp.ClientError):
                 raise ConnectFailed(f"No connection to {_place(call.url)} within the time-out.") from error
             raise UpstreamTimeout("The provider did not answer within the header time-out.", phase="headers") from error
         except (aiohttp.ClientError, OSError, ProxyError, ValueError) as error:
@@ -259,7 +259,7 @@ def _place(url: URL) -> str:
 
 def _translated(error: Exception, url: URL, note: Connecting) -> UpstreamError:
     """The failure in our words: whose fault, whether anything was sent, and no URL of a proxy."""
-    if isinstance(error, ProxyError | aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+    if isinstance(error, ProxyError | ProxyConnectionError | ProxyTimeoutError):
         return ConnectFailed(f"The outbound proxy gave no connection to {_place(url)}.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
         return ConnectFailed(f"No secure connection to {_place(url)}: its certificate was not accepted.")
@@ -267,11 +267,17 @@ def _translated(error: Exception, url: URL, note: Connecting) -> UpstreamError:
         return ConnectFailed(f"The name {url.host} could not be found.")
     if isinstance(error, aiohttp.ClientConnectorError):
         return ConnectFailed(f"No connection to {_place(url)}: {_reason(error.os_error)}.")
-    if note.connect_us is None and not note.reused:
+    if note.failed:
         return ConnectFailed(f"No connection to {_place(url)}.")
-    if isinstance(error, aiohttp.ClientResponseError | ValueError):
+    if isinstance(error, ValueError):
+        return ConnectFailed(
+            f"Nothing was sent to {_place(url)}: the URL, a header or the outbound proxy is not valid."
+        )
+    if isinstance(error, aiohttp.ClientResponseError):
         return UpstreamBroken("The provider's answer is not valid HTTP.")
-    return UpstreamBroken("The provider closed the connection before it answered.", stale=note.reused)
+    # A beginning of an answer stands in the message; such a request is not repeated as if it had never arrived.
+    begun = isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+    return UpstreamBroken("The provider closed the connection before it answered.", stale=note.reused and not begun)
 
 
 def _reason(error: OSError) -> str:
@@ -283,9 +289,7 @@ def _reason(error: OSError) -> str:
 def is_local(base_url: str) -> bool:
     """True for a provider on this machine or in this network, which may think for minutes before it answers."""
     host = URL(base_url).host or ""
-    if host == "localhost" or host.endswith((".local", ".lan", ".internal")):
-        return True
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
-        return False
+        return "." not in host or host.endswith((".local", ".lan", ".internal"))

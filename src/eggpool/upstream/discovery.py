@@ -7,9 +7,10 @@ missing or odd is left out, never refused. Source for the field names: the model
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,10 +23,14 @@ from eggpool.errors import UpstreamBroken, UpstreamError
 from eggpool.upstream.client import Call, Client
 from eggpool.upstream.target import Target
 from eggpool.wire import fields
+from eggpool.wire.envelope import MAX_MODEL_NAME_CHARS
 
 MAX_LIST_BYTES = 32 * 1024 * 1024
 MAX_PAGES = 20
 LIST_TIMEOUT_S = 30.0
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LAST_INSTANT_S = 253_402_300_799  # the end of the year 9999, beyond which no date can be written
 
 _CONTEXT_FIELDS = (
     "max_context_tokens",
@@ -58,13 +63,15 @@ async def fetch_models(client: Client, target: Target) -> Found:
     try:
         async with asyncio.timeout(LIST_TIMEOUT_S):
             after: str | None = None
+            seen: set[str] = set()
             for _ in range(MAX_PAGES):
                 status, body = await _page(client, target, after)
                 if status != 200:
                     error = f"The model list was answered with status {status}."
                     break
                 payload = _decode(body)
-                models.extend(read_list(payload))
+                models.extend(model for model in read_list(payload) if model.id not in seen)
+                seen.update(model.id for model in models)
                 after = _next_page(payload)
                 if after is None:
                     break
@@ -91,13 +98,18 @@ def lists_models(target: Target) -> bool:
 def read_list(payload: object) -> Iterator[ListedModel]:
     """The models of a decoded list, each once."""
     entries = fields.mapping(payload)
-    found = payload if isinstance(payload, list) else entries.get("data", entries.get("models"))
+    found = payload if isinstance(payload, list) else entries.get("data") or entries.get("models")
     seen: set[str] = set()
     for item in fields.items(found):
         listed = ListedModel(id=item) if isinstance(item, str) else _read_model(fields.mapping(item))
-        if listed is not None and listed.id and listed.id not in seen:
+        if listed is not None and _can_be_asked_for(listed.id) and listed.id not in seen:
             seen.add(listed.id)
             yield listed
+
+
+def _can_be_asked_for(name: str) -> bool:
+    """Whether a request may name the model: what is listed can be routed."""
+    return bool(name.strip()) and len(name) <= MAX_MODEL_NAME_CHARS and not _CONTROL.search(name)
 
 
 async def _page(client: Client, target: Target, after: str | None) -> tuple[int, bytes]:
@@ -186,13 +198,14 @@ def _first(item: dict[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _created(item: dict[str, object]) -> int | None:
+    """Seconds since 1970, from seconds, milliseconds or RFC 3339."""
     seconds = fields.count(item.get("created"))
-    if seconds:
-        return seconds if seconds < 10**11 else seconds // 1000
+    seconds = seconds if seconds < 10**11 else seconds // 1000
     told = item.get("created_at")
-    if isinstance(told, str):
+    if not seconds and isinstance(told, str):
         try:
-            return int(datetime.fromisoformat(told).timestamp())
-        except (ValueError, OverflowError):
+            moment = datetime.fromisoformat(told)
+        except ValueError:
             return None
-    return None
+        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return seconds if 0 < seconds <= _LAST_INSTANT_S else None

@@ -17,10 +17,12 @@ _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 class Inflater:
     """Undoes one content encoding, chunk by chunk."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_begun", "_decoder", "_window_bits")
 
     def __init__(self, window_bits: int) -> None:
+        self._window_bits = window_bits
         self._decoder = zlib.decompressobj(window_bits)
+        self._begun = False
 
     @classmethod
     def of(cls, content_encoding: str | None) -> Inflater | None:
@@ -29,11 +31,22 @@ class Inflater:
         return None if bits is None else cls(bits)
 
     def feed(self, chunk: bytes) -> bytes:
-        """What the chunk becomes; an empty chunk ends the reply. Raises UpstreamBroken for what is not so encoded."""
-        try:
-            plain = self._decoder.decompress(chunk, _MAX_STEP_BYTES) if chunk else self._decoder.flush()
-        except zlib.error as error:
-            raise UpstreamBroken("The provider's reply is not encoded as its header says.") from error
-        if self._decoder.unconsumed_tail:
-            raise UpstreamBroken("The provider's reply unpacks to more than is taken.")
-        return plain
+        """What the chunk becomes; an empty chunk ends the reply.
+
+        Raises UpstreamBroken for what is not so encoded, and at the end of what was cut off.
+        """
+        if not chunk and self._begun and not self._decoder.eof:
+            raise UpstreamBroken("The provider's reply ends before its encoding does.")
+        self._begun = self._begun or bool(chunk)
+        plain = bytearray()
+        while chunk:
+            if self._decoder.eof:  # gzip may come in several members (RFC 1952 section 2.2)
+                self._decoder = zlib.decompressobj(self._window_bits)
+            try:
+                plain += self._decoder.decompress(chunk, _MAX_STEP_BYTES + 1 - len(plain))
+            except zlib.error as error:
+                raise UpstreamBroken("The provider's reply is not encoded as its header says.") from error
+            if len(plain) > _MAX_STEP_BYTES:
+                raise UpstreamBroken("The provider's reply unpacks to more than is taken.")
+            chunk = self._decoder.unused_data
+        return bytes(plain)

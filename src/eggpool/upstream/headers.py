@@ -65,17 +65,18 @@ def towards_provider(
     received = list(received)
     nominated = _nominated(received)
     crossing = [
-        (name.decode("latin-1"), value.decode("latin-1"))
+        (name.decode("latin-1"), _text(value))
         for name, value in received
         if name not in _NOT_UPSTREAM
         and name not in replaced
         and name not in nominated
         and not name.startswith(_NOT_UPSTREAM_PREFIXES)
     ]
+    kept = {name for name, _ in crossing}
     crossing.append(("accept-encoding", "identity"))
     crossing.extend(own)
     for name, value in fallbacks.items():
-        if name not in replaced and not any(theirs == name for theirs, _ in received):
+        if name not in replaced and name.decode("latin-1") not in kept:
             crossing.append((name.decode("latin-1"), value))
     return crossing
 
@@ -94,6 +95,14 @@ def towards_client(
         and name not in nominated
         and not name.startswith(_NOT_BACK_PREFIXES)
     ]
+
+
+def _text(value: bytes) -> str:
+    """A header's value for a client that writes UTF-8, so that what came as UTF-8 keeps its bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _nominated(received: list[tuple[bytes, bytes]]) -> set[bytes]:

@@ -7,23 +7,27 @@ knows whether a request got a fresh one.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextvars import ContextVar
 from typing import Any, cast
 
 import aiohttp
 from aiohttp_socks import ProxyConnector
 
-PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
-
 
 class Connecting:
-    """What is learnt about the connection of one request."""
+    """What is learnt about the connection of one request. `connect_us` is None until a new one stands."""
 
     __slots__ = ("connect_us", "reused")
 
     def __init__(self) -> None:
         self.reused = True
         self.connect_us: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a new connection was begun and does not stand."""
+        return not self.reused and self.connect_us is None
 
 
 CONNECTING: ContextVar[Connecting | None] = ContextVar("connecting", default=None)
@@ -39,10 +43,9 @@ class _Timed(aiohttp.TCPConnector):
         note.reused = False
         loop = asyncio.get_running_loop()
         began = loop.time()
-        try:
-            return await super()._create_connection(req, traces, timeout)
-        finally:
-            note.connect_us = round((loop.time() - began) * 1_000_000)
+        connection = await super()._create_connection(req, traces, timeout)
+        note.connect_us = round((loop.time() - began) * 1_000_000)
+        return connection
 
 
 class _TimedThroughProxy(_Timed, ProxyConnector):
@@ -50,11 +53,13 @@ class _TimedThroughProxy(_Timed, ProxyConnector):
 
 
 def connector(proxy_url: str | None, *, max_connections: int, keepalive_timeout_s: float) -> aiohttp.TCPConnector:
-    """A connector of its own for one session. `max_connections` 0 sets no bound."""
+    """A connector of its own for one session. `max_connections` 0 sets no bound. Raises ValueError for a wrong URL."""
     shared: dict[str, Any] = {"limit": max_connections, "keepalive_timeout": keepalive_timeout_s, "ttl_dns_cache": 30}
     if proxy_url is None:
         return _Timed(**shared)
     scheme, separator, rest = proxy_url.partition("://")
-    remote_names = scheme in ("socks5h", "socks4a", "http", "https")
-    scheme = {"socks5h": "socks5", "socks4a": "socks4", "https": "http"}.get(scheme, scheme)
-    return cast(_TimedThroughProxy, _TimedThroughProxy.from_url(scheme + separator + rest, rdns=remote_names, **shared))
+    shared["rdns"] = scheme in ("socks5h", "http", "https")  # who looks the provider's name up
+    if scheme == "https":
+        shared["proxy_ssl"] = ssl.create_default_context()
+    scheme = {"socks5h": "socks5", "https": "http"}.get(scheme, scheme)
+    return cast(_TimedThroughProxy, _TimedThroughProxy.from_url(scheme + separator + rest, **shared))

@@ -1,7 +1,9 @@
 """OpenAI Chat Completions, and the endpoints beside it that share its errors and its usage block.
 
 Source: the OpenAI API reference, "Chat", "Embeddings", "Models" and "Errors"; for usage also the pages of OpenRouter
-(`usage.cost`), DeepSeek (`prompt_cache_hit_tokens`) and Moonshot (`cached_tokens`).
+(`usage.cost`), DeepSeek (`prompt_cache_hit_tokens`), Moonshot (`cached_tokens`, usage inside the last choice) and Groq
+(`x_groq.usage`); for errors those of MiniMax (`base_resp`), Gemini (the object inside a list) and vLLM
+(no outer object).
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ import msgspec
 
 from eggpool.domain import ModelCard, Usage
 from eggpool.wire import fields, sse
-from eggpool.wire.notes import NOTHING, ErrorInfo, Note, usage_of
+from eggpool.wire.notes import NOTHING, ErrorInfo, Note, told_error, usage_of
 
-STREAM_MARKS = re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]')
+STREAM_MARKS = re.compile(
+    rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]|event:\s*error'
+    rb'|"object"\s*:\s*"error"|"base_resp"'
+)
 """Matches each event that the observer has to read; all others are passed by unread."""
 
 KEEPALIVE = b": keep-alive\n\n"
@@ -26,7 +31,7 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
 }
 _DONE = b"[DONE]"
-_CONTENT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call", "audio")
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
 def error_type(status: int) -> str:
@@ -47,18 +52,18 @@ def write_error_event(status: int, message: str, code: str) -> bytes:
 
 
 def read_error(body: bytes) -> ErrorInfo:
-    """The error in a body or event; some providers leave the outer object or send a bare text."""
-    payload = fields.decode_object(body)
-    return _read_error(payload)
+    """The error in a body or event."""
+    payload = fields.decode_first_object(body)
+    return _failure(payload) or told_error(payload)
 
 
 def read_reply(body: bytes) -> Note:
     """What a whole reply means: `content` when it is an answer, `error` when it is an error under a 200."""
     payload = fields.decode_object(body)
     usage = _usage(payload.get("usage"))
-    if payload.get("error") and not payload.get("choices"):
-        return Note(error=_read_error(payload), usage=usage)
-    return Note(content=bool(payload), terminal=bool(payload), usage=usage)
+    failure = None if payload.get("choices") else _failure(payload)
+    answered = failure is None and isinstance(payload.get("choices"), list)
+    return Note(content=answered, terminal=answered, usage=usage, error=failure)
 
 
 def read_event(event: sse.SseEvent) -> Note:
@@ -66,19 +71,28 @@ def read_event(event: sse.SseEvent) -> Note:
     if event.data.strip() == _DONE:
         return Note(terminal=True)
     payload = fields.decode_object(event.data)
-    if payload.get("error") or event.name == b"error":
-        return Note(error=_read_error(payload))
+    failure = _failure(payload)
+    if failure is None and event.name == b"error":
+        failure = told_error(payload)
+    if failure is not None:
+        return Note(error=failure)
     choices = fields.items(payload.get("choices"))
-    usage = _usage(payload.get("usage"))
+    usage = _usage(payload.get("usage")) or _usage(fields.mapping(payload.get("x_groq")).get("usage"))
     if not choices:
-        return Note(usage=usage, usage_only=usage is not None) if usage else NOTHING
+        return Note(usage=usage, usage_only=True) if usage else NOTHING
     content = finished = False
     for item in choices:
         choice = fields.mapping(item)
         delta = fields.mapping(choice.get("delta")) or fields.mapping(choice.get("message"))
         finished = finished or bool(choice.get("finish_reason"))
-        content = content or any(delta.get(field) for field in _CONTENT_FIELDS) or bool(choice.get("text"))
+        content = content or bool(choice.get("text")) or any(delta[field] for field in delta if field != "role")
+        usage = usage or _usage(choice.get("usage"))
     return Note(content=content or finished, terminal=finished, usage=usage)
+
+
+def read_long_event(head: bytes, tail: bytes | bytearray) -> Note:
+    """What an event means of which only the first and the last bytes were kept."""
+    return Note(content=True, terminal=bool(_FINISHED.search(head) or _FINISHED.search(tail)))
 
 
 def models_page(cards: Sequence[ModelCard]) -> dict[str, object]:
@@ -122,16 +136,16 @@ def _error(status: int, message: str, code: str, param: str | None) -> dict[str,
     return {"error": {"message": message, "type": error_type(status), "param": param, "code": code}}
 
 
-def _read_error(payload: dict[str, object]) -> ErrorInfo:
-    told = payload.get("error", payload)
-    if isinstance(told, str):
-        return ErrorInfo(message=told)
-    inner = fields.mapping(told)
-    return ErrorInfo(
-        type=fields.text(inner.get("type")) or "",
-        code=fields.text(inner.get("code")) or "",
-        message=fields.text(inner.get("message")) or fields.text(inner.get("detail")) or "",
-    )
+def _failure(payload: dict[str, object]) -> ErrorInfo | None:
+    """The error that a payload tells, None when it tells none."""
+    if payload.get("error") or payload.get("object") == "error":
+        return told_error(payload)
+    outcome = fields.mapping(payload.get("base_resp"))
+    if fields.count(outcome.get("status_code")):
+        return ErrorInfo(
+            code=fields.text(outcome.get("status_code")) or "", message=fields.text(outcome.get("status_msg")) or ""
+        )
+    return None
 
 
 def _usage(value: object) -> Usage | None:
@@ -140,8 +154,9 @@ def _usage(value: object) -> Usage | None:
         return None
     prompt_details = fields.mapping(block.get("prompt_tokens_details"))
     output_details = fields.mapping(block.get("completion_tokens_details"))
-    prompt = fields.count(block.get("prompt_tokens"))
-    completion = fields.count(block.get("completion_tokens"))
+    # The endpoints for images and speech say input and output, as Responses does.
+    prompt = fields.count(block.get("prompt_tokens")) or fields.count(block.get("input_tokens"))
+    completion = fields.count(block.get("completion_tokens")) or fields.count(block.get("output_tokens"))
     reasoning = fields.count(output_details.get("reasoning_tokens"))
     total = fields.count(block.get("total_tokens"))
     if reasoning and total == prompt + completion + reasoning:

@@ -15,7 +15,9 @@ from eggpool.errors import BadRequest
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _WHITE_SPACE = re.compile(rb"[ \t\n\r]*")
-_KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+# Possessive, so that a key of megabytes leaves nothing behind to come back to.
+_KEY = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 MAX_MODEL_NAME_CHARS = 512
@@ -59,14 +61,15 @@ def read(body: bytes) -> Envelope:
 def with_changes(envelope: Envelope, *, model: str | None = None, include_usage: bool = False) -> bytes:
     """The body with another model name and, when asked for, `stream_options.include_usage` set to true.
 
-    Everything else stays byte for byte; without a change the very same object is returned.
+    Everything else stays byte for byte; without a change the very same object is returned. `stream_options` that are
+    neither an object nor null are left for the provider to judge.
     """
     splices: list[tuple[int, int, bytes]] = []
     if model is not None and model != envelope.model:
         start, end = envelope.places["model"]
         splices.append((start, end, msgspec.json.encode(model)))
-    if include_usage:
-        splices.append(_usage_splice(envelope))
+    if include_usage and (splice := _usage_splice(envelope)):
+        splices.append(splice)
     if not splices:
         return envelope.body
     splices.sort()
@@ -87,7 +90,7 @@ def says_include_usage(envelope: Envelope) -> bool:
     return "include_usage" in _members(raw)
 
 
-def _usage_splice(envelope: Envelope) -> tuple[int, int, bytes]:
+def _usage_splice(envelope: Envelope) -> tuple[int, int, bytes] | None:
     place = envelope.places.get("stream_options")
     if place is None:
         end = envelope.body.rindex(b"}")
@@ -97,6 +100,8 @@ def _usage_splice(envelope: Envelope) -> tuple[int, int, bytes]:
     raw = envelope.body[start:end]
     if raw == b"null":
         return start, end, b'{"include_usage":true}'
+    if not raw.startswith(b"{"):
+        return None
     comma = b"," if _members(raw) else b""
     return end - 1, end - 1, comma + b'"include_usage":true'
 
@@ -171,6 +176,8 @@ def _model(members: dict[str, msgspec.Raw]) -> str:
         model = msgspec.json.decode(raw, type=str)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The field model must be a text.", param="model") from None
+    if _CONTROL.search(model):
+        raise BadRequest("The field model holds a control character.", param="model")
     if not model.strip():
         raise BadRequest("The field model is empty.", param="model")
     if len(model) > MAX_MODEL_NAME_CHARS:

@@ -14,7 +14,7 @@ import msgspec
 
 from eggpool.domain import ModelCard, Usage
 from eggpool.wire import fields, sse
-from eggpool.wire.notes import NOTHING, ErrorInfo, Note, usage_of
+from eggpool.wire.notes import NOTHING, ErrorInfo, Note, told_error, usage_of
 
 STREAM_MARKS = re.compile(rb'"message_start"|"message_delta"|"message_stop"|"type"\s*:\s*"error"|event:\s*error')
 """Matches each event that the observer has to read; all others are passed by unread."""
@@ -31,7 +31,6 @@ _ERROR_TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-_CONTENT_EVENTS = frozenset({"content_block_delta", "message_delta", "message_stop"})
 
 
 def error_type(status: int) -> str:
@@ -53,15 +52,16 @@ def write_error_event(status: int, message: str, code: str) -> bytes:
 
 def read_error(body: bytes) -> ErrorInfo:
     """The error in a body or event."""
-    return _read_error(fields.decode_object(body))
+    return told_error(fields.decode_first_object(body))
 
 
 def read_reply(body: bytes) -> Note:
     """What a whole reply means: `content` when it is an answer, `error` when it is an error under a 200."""
     payload = fields.decode_object(body)
     if payload.get("type") == "error" or (payload.get("error") and not payload.get("content")):
-        return Note(error=_read_error(payload))
-    return Note(content=bool(payload), terminal=bool(payload), usage=_usage(payload.get("usage")))
+        return Note(error=told_error(payload))
+    answered = payload.get("type") == "message" or isinstance(payload.get("content"), list)
+    return Note(content=answered, terminal=answered, usage=_usage(payload.get("usage")))
 
 
 def read_event(event: sse.SseEvent) -> Note:
@@ -69,7 +69,7 @@ def read_event(event: sse.SseEvent) -> Note:
     payload = fields.decode_object(event.data)
     kind = payload.get("type")
     if kind == "error" or event.name == b"error":
-        return Note(error=_read_error(payload))
+        return Note(error=told_error(payload))
     if kind == "message_start":
         return Note(usage=_usage(fields.mapping(payload.get("message")).get("usage")))
     if kind == "message_delta":
@@ -80,7 +80,15 @@ def read_event(event: sse.SseEvent) -> Note:
         block = fields.mapping(payload.get("content_block"))
         # Blocks that come whole (results of the provider's own tools, redacted thinking) have no deltas to wait for.
         return NOTHING if block.get("type") in ("text", "thinking", "tool_use") else Note(content=True)
-    return Note(content=True) if kind in _CONTENT_EVENTS else NOTHING
+    if kind == "content_block_delta":
+        delta = fields.mapping(payload.get("delta"))
+        return Note(content=any(delta[field] for field in delta if field != "type"))
+    return NOTHING
+
+
+def read_long_event(head: bytes, tail: bytes | bytearray) -> Note:
+    """What an event means of which only the first and the last bytes were kept: those that end a reply are short."""
+    return Note(content=True)
 
 
 def models_page(cards: Sequence[ModelCard]) -> dict[str, object]:
@@ -110,15 +118,6 @@ def model_entry(card: ModelCard) -> dict[str, object]:
 
 def _error(status: int, message: str) -> dict[str, object]:
     return {"type": "error", "error": {"type": error_type(status), "message": message}}
-
-
-def _read_error(payload: dict[str, object]) -> ErrorInfo:
-    inner = fields.mapping(payload.get("error")) or payload
-    return ErrorInfo(
-        type=fields.text(inner.get("type")) or "",
-        code=fields.text(inner.get("code")) or "",
-        message=fields.text(inner.get("message")) or "",
-    )
 
 
 def _usage(value: object) -> Usage | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from eggpool.domain import Usage
+from eggpool.wire import fields
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):
@@ -27,6 +30,22 @@ class Note(msgspec.Struct, frozen=True):
 
 
 NOTHING = Note()
+
+
+def told_error(payload: Mapping[str, object]) -> ErrorInfo:
+    """The error in a decoded body or event, in whichever dialect's shape.
+
+    Providers of every dialect answer now and then in another one's shape, leave the outer object, or send a bare text.
+    """
+    told = payload.get("error")
+    if isinstance(told, str):
+        return ErrorInfo(message=told)
+    inner = fields.mapping(told) or payload
+    return ErrorInfo(
+        type=fields.text(inner.get("type")) or "",
+        code=fields.text(inner.get("code")) or "",
+        message=fields.text(inner.get("message")) or fields.text(inner.get("detail")) or "",
+    )
 
 
 def highest(first: Usage | None, second: Usage | None) -> Usage | None:

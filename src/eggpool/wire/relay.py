@@ -41,16 +41,23 @@ class StreamRelay:
             else:
                 passed = self._observer.observe(block)
                 out = out + passed if out else passed
-            if inside or not was_inside:
+            if not self._splitter.held_bytes:
                 break
-            was_inside = False
+            # What followed may be more events, or already longer than may be held back.
+            was_inside = inside
             block = self._splitter.feed(b"")
         return out
 
     def finish(self) -> bytes:
-        """The provider has ended the stream: what is still held back. An event without its blank line counts."""
+        """The provider has ended the stream: what is still held back, when it is a whole event but for its blank line.
+
+        Half an event is not passed on, so that the client can still be told what happened.
+        """
         rest = self._splitter.rest()
-        return self._observer.observe(rest) if rest else b""
+        if self._splitter.inside_event:
+            self._observer.skim(rest, ended=True, whole=False)
+            return rest
+        return self._observer.observe_last(rest) if rest else b""
 
     @property
     def content(self) -> bool:

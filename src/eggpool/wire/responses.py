@@ -11,7 +11,7 @@ import msgspec
 
 from eggpool.domain import Usage
 from eggpool.wire import chat, fields, sse
-from eggpool.wire.notes import NOTHING, ErrorInfo, Note, usage_of
+from eggpool.wire.notes import NOTHING, ErrorInfo, Note, told_error, usage_of
 
 STREAM_MARKS = re.compile(
     rb'"response\.(?:created|completed|incomplete|failed)"|"type"\s*:\s*"error"|event:\s*(?:error|response\.failed)'
@@ -26,6 +26,7 @@ read_error = chat.read_error
 models_page = chat.models_page
 model_entry = chat.model_entry
 
+_KIND = re.compile(rb'(?:^event: ?|"type"\s*:\s*")([a-z_.]+)')
 _TERMINAL = frozenset({"response.completed", "response.incomplete"})
 _NO_CONTENT = frozenset(
     {
@@ -53,23 +54,36 @@ def read_reply(body: bytes) -> Note:
     usage = _usage(payload.get("usage"))
     if payload.get("status") == "failed" or (payload.get("error") and "output" not in payload):
         return Note(error=_failure(payload), usage=usage)
-    return Note(content=bool(payload), terminal=bool(payload), usage=usage, reply_id=_id(payload))
+    answered = payload.get("object") == "response" or isinstance(payload.get("output"), list)
+    return Note(content=answered, terminal=answered, usage=usage, reply_id=_id(payload))
 
 
 def read_event(event: sse.SseEvent) -> Note:
     """What an event means."""
     payload = fields.decode_object(event.data)
     kind = payload.get("type") or event.name.decode("ascii", "replace")
-    response = fields.mapping(payload.get("response"))
     if kind == "error":
-        return Note(error=chat.read_error(event.data))
+        return Note(error=told_error(payload))
+    if not payload:
+        return NOTHING  # a name alone, or before data that nobody can read, ends nothing
+    response = fields.mapping(payload.get("response"))
     if kind == "response.failed":
         return Note(error=_failure(response), usage=_usage(response.get("usage")))
     if kind in _TERMINAL:
         return Note(content=True, terminal=True, usage=_usage(response.get("usage")), reply_id=_id(response))
     if kind == "response.created":
         return Note(reply_id=_id(response))
-    return NOTHING if kind in _NO_CONTENT or not payload else Note(content=True)
+    if kind in _NO_CONTENT or payload.get("delta") == "":
+        return NOTHING
+    return Note(content=True)
+
+
+def read_long_event(head: bytes, tail: bytes | bytearray) -> Note:
+    """What an event means of which only the first and the last bytes were kept."""
+    kind = _KIND.search(head)
+    told = kind[1].decode("ascii") if kind else ""
+    error = ErrorInfo(type=told) if told == "response.failed" else None
+    return Note(content=True, terminal=told in _TERMINAL, error=error)
 
 
 def _id(response: dict[str, object]) -> str | None:

@@ -6,12 +6,17 @@ be LF, CRLF or CR. What may live here: framing. What may not: what an event mean
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
 
-_BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")  # the second one also ends CRLF CRLF
+# The second one also ends CRLF CRLF. LF followed by a lone CR is left out: at the end of a chunk it cannot be told from
+# the beginning of the second one, and nobody writes it; events parted so are taken for one block.
+_BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
+_BLANK_LINE = re.compile(rb"\n\n|\n\r\n|\r\r")
 _LONGEST_OVERLAP = 2  # bytes of a blank line that may lie before the chunk which completes it
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class SseEvent(msgspec.Struct, frozen=True):
@@ -71,10 +76,9 @@ class Splitter:
         return b""
 
     def rest(self) -> bytes:
-        """What is still held back when the stream has ended."""
+        """What is still held back when the stream has ended; `inside_event` stays as it is."""
         rest = bytes(self._held[self._passed :])
-        self._held.clear()
-        self._passed = self._searched = 0
+        del self._held[self._passed :]
         return rest
 
 
@@ -82,7 +86,7 @@ def events(block: bytes) -> Iterator[SseEvent]:
     """The events of a block; comments, ids and retry times are passed over, an event without data does not count."""
     name = b""
     data: list[bytes] = []
-    for line in block.splitlines():
+    for line in block.removeprefix(_BYTE_ORDER_MARK).splitlines():
         if not line:
             if data:
                 yield SseEvent(name, b"\n".join(data))
@@ -101,10 +105,11 @@ def events(block: bytes) -> Iterator[SseEvent]:
 def split(block: bytes) -> Iterator[bytes]:
     """The events of a block as the bytes that they are, each with its blank line."""
     start = 0
-    while start < len(block):
-        end = _first_boundary(block, start) or len(block)
-        yield block[start:end]
-        start = end
+    for blank in _BLANK_LINE.finditer(block):
+        yield block[start : blank.end()]
+        start = blank.end()
+    if start < len(block):
+        yield block[start:]
 
 
 def encode(data: bytes, name: bytes = b"") -> bytes:
@@ -123,7 +128,7 @@ def _last_boundary(held: bytearray, start: int) -> int:
     return end
 
 
-def _first_boundary(held: bytes | bytearray, start: int) -> int:
+def _first_boundary(held: bytearray, start: int) -> int:
     """The end of the first blank line at or after `start`, 0 when there is none."""
     first = 0
     for blank in _BLANK_LINES:

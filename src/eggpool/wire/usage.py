@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from eggpool.domain import Usage
-from eggpool.wire import sse
+from eggpool.wire import fields, sse
 from eggpool.wire.dialects import Codec
 from eggpool.wire.notes import ErrorInfo, Note, highest
 
@@ -45,30 +45,36 @@ class Observer:
             if self.content and self._marks.search(raw) is None:
                 kept.append(raw)
                 continue
-            usage_only = False
-            for event in sse.events(raw):
-                note = self._codec.read_event(event)
+            notes = [self._codec.read_event(event) for event in sse.events(raw)]
+            for note in notes:
                 self._take(note)
-                usage_only = note.usage_only
-            if usage_only and self._withhold_usage:
+            if self._withhold_usage and notes and all(note.usage_only for note in notes):
                 withheld = True
             else:
                 kept.append(raw)
         return b"".join(kept) if withheld else block
 
-    def skim(self, piece: bytes, *, ended: bool) -> None:
-        """Look at a piece of an event that is too long to be held whole; such an event is content."""
+    def observe_last(self, rest: bytes) -> bytes:
+        """The same for what followed the last blank line, an event that lacks its own: half of one is not given."""
+        found = list(sse.events(rest))
+        whole = all(self._codec.read_event(event).terminal or fields.decode_object(event.data) for event in found)
+        if self.terminal or not rest.strip() or (found and whole):
+            return self.observe(rest)
+        return b""
+
+    def skim(self, piece: bytes, *, ended: bool, whole: bool = True) -> None:
+        """Look at a piece of an event that is too long to be held whole; such an event is content.
+
+        `whole` is False when the stream ended inside the event, which then is no end of a reply.
+        """
         self.content = True
-        if self._skimmer is None:
-            self._skimmer = Skimmer()
-        self._skimmer.feed(piece)
+        skimmer = self._skimmer = self._skimmer or Skimmer()
+        skimmer.feed(piece)
         if ended:
-            if self._marks.search(self._skimmer.head):
-                for event in sse.events(self._skimmer.head):
-                    # The rest of the event is gone, so only its kind can be told: a whole object stands in for it.
-                    self._take_kind(event)
-            self.usage = highest(self.usage, self._skimmer.usage(self._codec))
             self._skimmer = None
+            if whole:
+                self._take(self._codec.read_long_event(skimmer.head, skimmer.tail))
+            self.usage = highest(self.usage, skimmer.usage(self._codec))
 
     def _take(self, note: Note) -> None:
         self.content = self.content or note.content
@@ -78,38 +84,31 @@ class Observer:
         if note.usage is not None:
             self.usage = highest(self.usage, note.usage)
 
-    def _take_kind(self, event: sse.SseEvent) -> None:
-        kind = re.search(rb'"type"\s*:\s*("[a-z_.]+")', event.data)
-        if kind:
-            note = self._codec.read_event(sse.SseEvent(event.name, b'{"type":' + kind[1] + b"}"))
-            self.terminal = self.terminal or note.terminal
-            self.error = self.error or note.error
-
 
 class Skimmer:
     """The first and last bytes of something too long to keep, for what stands there."""
 
-    __slots__ = ("_tail", "head")
+    __slots__ = ("head", "tail")
 
     def __init__(self) -> None:
         self.head = b""
-        self._tail = bytearray()
+        self.tail = bytearray()
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes."""
         if len(self.head) < _HEAD_BYTES:
             self.head += piece[: _HEAD_BYTES - len(self.head)]
-        self._tail += piece[-_TAIL_BYTES:]
-        if len(self._tail) > _TAIL_BYTES:
-            del self._tail[:-_TAIL_BYTES]
+        self.tail += piece[-_TAIL_BYTES:]
+        if len(self.tail) > _TAIL_BYTES:
+            del self.tail[:-_TAIL_BYTES]
 
     def usage(self, codec: Codec) -> Usage | None:
         """The last usage block that lies within the tail."""
         found: Usage | None = None
-        for match in _USAGE_OBJECT.finditer(self._tail):
-            end = _object_end(self._tail, match.end())
+        for match in _USAGE_OBJECT.finditer(self.tail):
+            end = _object_end(self.tail, match.end())
             if end:
-                found = codec.read_reply(b'{"usage":' + bytes(self._tail[match.end() : end]) + b"}").usage or found
+                found = codec.read_reply(b'{"usage":' + bytes(self.tail[match.end() : end]) + b"}").usage or found
         return found
 
 
