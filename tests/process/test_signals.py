@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 from pathlib import Path
 
 import aiohttp
@@ -137,31 +138,65 @@ def test_idle_connections_do_not_delay_the_end(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_slow_reader_gets_the_whole_answer(tmp_path: Path) -> None:
-    """A client that reads slowly gets its answer to the last byte, though the server was told to stop before."""
+def late_reader() -> socket.socket:
+    """A socket for which the kernel buffers little."""
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return reader
+
+
+def kernel_takes() -> int:
+    """How many bytes the kernel takes for a reader that does not read."""
+    with socket.socket() as listener, late_reader() as reader:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        reader.connect(listener.getsockname())
+        writer, _ = listener.accept()
+        with writer:
+            writer.setblocking(False)
+            return writer.send(bytes(64 * 1024 * 1024))
+
+
+def test_slow_readers_get_whole_answers(tmp_path: Path) -> None:
+    """Clients that read late get their answers to the last byte, though the server was told to stop before.
+
+    The sizes lie around what the kernel takes, so that the ends of some answers are in the server's own buffers.
+    """
+    taken = kernel_takes()
+    sizes = range(taken - 128 * 1024, taken + 256 * 1024, 16 * 1024)
+
+    def sized(request: ReceivedRequest, _good: Reply) -> Steps:
+        message = {"content": "x" * request.payload["max_tokens"]}
+        return reply(200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+
+    async def ask(url: str, size: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        caller = late_reader()
+        caller.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(caller, ("127.0.0.1", int(url.rpartition(":")[2])))
+        reader, writer = await asyncio.open_connection(sock=caller, limit=4096)
+        body = json.dumps(CHAT | {"max_tokens": size}).encode()
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n"
+            b"content-length: %d\r\n\r\n%b" % (CLIENT_KEY.encode(), len(body), body)
+        )
+        return reader, writer
 
     async def scenario() -> None:
-        text = "x" * (16 * 1024 * 1024)
-        big = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode()
-        body = json.dumps(CHAT).encode()
-        async with ScriptedProvider({ACCOUNT_KEY: reply(200, big)}) as provider:
+        async with ScriptedProvider({ACCOUNT_KEY: sized}) as provider:
             configure(tmp_path, provider)
             async with serving(tmp_path) as (running, url, _):
-                reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), limit=4096)
-                writer.write(
-                    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n"
-                    b"content-length: %d\r\n\r\n%b" % (CLIENT_KEY.encode(), len(body), body)
-                )
-                head = await reader.readuntil(b"\r\n\r\n")
-                assert head.startswith(b"HTTP/1.1 200")
+                callers = [await ask(url, size) for size in sizes]
+                lengths = []
+                for reader, _writer in callers:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    lengths.append(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
                 running.signal(signal.SIGTERM)
                 await no_longer_listens(url)
-                received = 0
-                while piece := await reader.read(1024 * 1024):
-                    received += len(piece)
-                assert received == len(big)
-                writer.close()
-                await writer.wait_closed()
+                for (reader, writer), length in reversed(list(zip(callers, lengths, strict=True))):
+                    assert len(await reader.readexactly(length)) == length
+                    assert await reader.read() == b""
+                    writer.close()
+                    await writer.wait_closed()
                 assert await running.ended() == 0
                 assert "cut off" not in running.stderr
 
