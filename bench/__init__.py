@@ -1,0 +1,1 @@
+"""Measures the pool against nginx: see docs/how-to/measure.md."""
