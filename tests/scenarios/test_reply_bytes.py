@@ -93,12 +93,14 @@ def test_plain_reply_is_identical(tmp_path: Path, dialect: Dialect) -> None:
 
     async def scenario() -> None:
         headers = {"content-type": "application/json", "openai-processing-ms": "12", "x-ratelimit-remaining": "9"}
-        async with pool_of(tmp_path, {"one": reply(200, odd, headers)}) as (pool, _):
-            async with pool.post(PATHS[dialect], question(dialect)) as answer:
-                assert await answer.read() == odd
-                assert answer.headers["content-length"] == str(len(odd))
-                assert answer.headers["openai-processing-ms"] == "12"
-                assert answer.headers["x-ratelimit-remaining"] == "9"
+        async with (
+            pool_of(tmp_path, {"one": reply(200, odd, headers)}) as (pool, _),
+            pool.post(PATHS[dialect], question(dialect)) as answer,
+        ):
+            assert await answer.read() == odd
+            assert answer.headers["content-length"] == str(len(odd))
+            assert answer.headers["openai-processing-ms"] == "12"
+            assert answer.headers["x-ratelimit-remaining"] == "9"
 
     run(scenario)
 

@@ -13,7 +13,8 @@ from eggpool.scripted import good, reply
 
 ODD = (
     b'{ "zeta" : 1e400,\r\n\t"messages":[ {"role":"user","content":"caf\\u00e9 \xc3\xa9 \\ud83d\\ude00","extra":{}}],'
-    b'"model":"scripted-large" , "max_tokens": 9, "unknown_field":[1.0,1.00,-0, 12345678901234567890123] ,"stream":false}\n '
+    b'"model":"scripted-large" , "max_tokens": 9, "unknown_field":[1.0,1.00,-0, 12345678901234567890123] ,'
+    b'"stream":false}\n '
 )
 
 

@@ -161,6 +161,10 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
+        if self._relay is not None and self._relay.error is not None:
+            failure = _told_in_band(self._relay.error)
+            self._booking.error_class = failure.kind.value
+            self._attempt_failed(failure)
         if self._attempt is not None:
             self._attempt.close()
         if self._lease is not None and not self._lease.settled:
@@ -392,7 +396,9 @@ class Exchange:
                 if out := relay.feed(chunk):
                     return out
         except UpstreamError as error:
-            return self._broken(_Failure(classify_exception(error), str(error)))
+            if not isinstance(relay, StreamRelay) or not relay.terminal or relay.inside_event:
+                return self._broken(_Failure(classify_exception(error), str(error)))
+            # The provider had said that the reply is whole; how its connection ends takes nothing away.
         rest = relay.finish()
         if relay.terminal or relay.error is not None or not self._inbound.surface.answers:
             self._stage = _Stage.COMPLETE
@@ -428,7 +434,6 @@ class Exchange:
         if self._stage is _Stage.BROKEN:
             return Outcome.ERROR
         if relay is not None and relay.error is not None:
-            booking.error_class = "error_in_stream"
             return Outcome.ERROR
         if self._stage is _Stage.COMPLETE and not self._held:
             return Outcome.COMPLETED

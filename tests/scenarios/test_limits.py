@@ -1,0 +1,208 @@
+"""What a provider says about limits holds, has its scope, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from tests.helpers.clock import START_MS, HandClock
+from tests.helpers.pool import key_of, pool_of, provider, run, running_pool, settings
+from tests.scenarios.asking import CHAT, MESSAGES, PATHS, RESPONSES, question
+
+from eggpool.domain import Dialect
+from eggpool.scripted import (
+    Behaviour,
+    Script,
+    ScriptedProvider,
+    WaitFor,
+    drop_before_reply,
+    error,
+    good,
+    rate_limited,
+    reply,
+)
+
+NO_BALANCE = reply(429, {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}})
+
+
+@pytest.mark.parametrize("dialect", [CHAT, MESSAGES, RESPONSES])
+def test_every_account_limited(tmp_path: Path, dialect: Dialect) -> None:
+    """With every account limited, a client gets 429 and the time of the first to come back; nobody is asked again."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        accounts = {"a": rate_limited(40), "b": rate_limited(30)}
+        async with pool_of(tmp_path, accounts, clock=clock) as (pool, upstream):
+            async with pool.post(PATHS[dialect], question(dialect)) as first:
+                assert (first.status, first.headers["retry-after"]) == (429, "30")
+                assert b"Rate limit reached." in await first.read()
+            clock.advance(10)
+            async with pool.post(PATHS[dialect], question(dialect)) as second:
+                assert (second.status, second.headers["retry-after"]) == (429, "20")
+                assert second.headers["x-proxy-attempt-count"] == "0"
+                told = json.loads(await second.read())["error"]
+                assert told["type"] == "rate_limit_error"
+                assert "alpha/a" in told["message"]
+                assert "alpha/b" in told["message"]
+            assert len(upstream.work) == 2
+            refused = (await pool.booked(2))[0].record
+            assert (refused.outcome.value, refused.status, refused.error_class) == ("error", 429, "rate_limited")
+
+    run(scenario)
+
+
+def test_retry_after_is_never_missing(tmp_path: Path) -> None:
+    """A provider's 429 without a time is passed on with the time that the pool itself will wait."""
+
+    async def scenario() -> None:
+        async with (
+            pool_of(tmp_path, {"a": rate_limited()}, clock=HandClock()) as (pool, _),
+            pool.post(PATHS[CHAT], question()) as answer,
+        ):
+            assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("retry_after", [30, formatdate(START_MS / 1000 + 30, usegmt=True)], ids=["seconds", "date"])
+def test_one_probe_when_the_rest_ends(tmp_path: Path, retry_after: int | str) -> None:
+    """When a rest ends, one request tries the account while the others still get 429; its success ends the rest."""
+
+    async def scenario() -> None:
+        clock, go = HandClock(), asyncio.Event()
+        script = Behaviour(rate_limited(retry_after), lambda _, good_reply: (WaitFor(go), *good_reply.steps()))
+        async with pool_of(tmp_path, {"a": script}, clock=clock) as (pool, upstream):
+            for _ in range(3):
+                assert (await pool.answer(PATHS[CHAT], question()))[0] == 429
+                clock.advance(9)
+            assert len(upstream.work) == 1
+            clock.advance(45)
+            probe = asyncio.create_task(pool.answer(PATHS[CHAT], question()))
+            await upstream.wait_for(lambda there: len(there.work) == 2)
+            for _ in range(3):
+                assert (await pool.answer(PATHS[CHAT], question()))[0] == 429
+            go.set()
+            assert (await probe)[0] == 200
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+            assert len(upstream.work) == 3
+
+    run(scenario)
+
+
+def test_a_probe_that_fails_rests_longer(tmp_path: Path) -> None:
+    """Without a time from the provider, each failed probe doubles the rest: there is one probe for each rest."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        async with pool_of(tmp_path, {"a": rate_limited()}, clock=clock) as (pool, upstream):
+            await pool.answer(PATHS[CHAT], question())
+            for _ in range(100):
+                clock.advance(0.5)
+                assert (await pool.answer(PATHS[CHAT], question()))[0] == 429
+            # 1, 2, 4, 8, 16 and 32 seconds (a tenth more at most) within 50.
+            assert 5 <= len(upstream.work) <= 6
+
+    run(scenario)
+
+
+def test_a_probe_whose_client_leaves(tmp_path: Path) -> None:
+    """A probe whose client left tells nothing: the next request is the probe, and nothing stays locked."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        script = Behaviour(rate_limited(5), (WaitFor(asyncio.Event()),))
+        async with pool_of(tmp_path, {"a": script}, clock=clock) as (pool, upstream):
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 429
+            clock.advance(6)
+            probe = asyncio.create_task(pool.answer(PATHS[CHAT], question()))
+            await upstream.wait_for(lambda there: len(there.work) == 2)
+            probe.cancel()
+            await pool.until(lambda: pool.in_flight == 0)
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+
+    run(scenario)
+
+
+def test_scope_of_a_rate_limit(tmp_path: Path) -> None:
+    """A 429 rests one model at one account: other models there are served on."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": Behaviour(rate_limited(60))}, clock=HandClock()) as (pool, _):
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 429
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 429
+            assert (await pool.answer(PATHS[CHAT], question(model="scripted-small")))[0] == 200
+
+    run(scenario)
+
+
+def test_scope_of_a_spent_balance(tmp_path: Path) -> None:
+    """A spent balance rests the account, not its neighbour at the same provider; the pool stays ready for work."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        async with pool_of(tmp_path, {"a": NO_BALANCE, "b": Behaviour(good, NO_BALANCE)}, clock=clock) as (pool, _):
+            async with pool.post(PATHS[CHAT], question()) as answer:
+                assert answer.headers["x-eggpool-account"] == "alpha/b"
+            async with pool.http.get(pool.url + "/v1/readyz") as ready:
+                assert ready.status == 200
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 429
+            assert (await pool.answer(PATHS[CHAT], question(model="scripted-small")))[0] == 429
+            async with pool.http.get(pool.url + "/v1/readyz") as ready:
+                assert (ready.status, (await ready.json())["status"]) == (503, "degraded")
+            clock.advance(120)
+            async with pool.http.get(pool.url + "/v1/readyz") as ready:
+                assert ready.status == 200
+
+    run(scenario)
+
+
+def test_guesses_never_refuse(tmp_path: Path) -> None:
+    """Whatever went wrong without a provider's word, the account is still tried when there is no other."""
+
+    async def scenario() -> None:
+        faults: tuple[Script, ...] = (error(500), error(401), error(403), error(529), drop_before_reply())
+        async with pool_of(tmp_path, {"a": Behaviour(*faults)}, clock=HandClock()) as (pool, upstream):
+            while (await pool.answer(PATHS[CHAT], question()))[0] != 200:
+                assert len(upstream.work) < 10
+
+    run(scenario)
+
+
+def test_max_concurrency(tmp_path: Path) -> None:
+    """An account takes no more requests at once than the operator allows; beyond that the answer is 429."""
+
+    async def scenario() -> None:
+        go = asyncio.Event()
+        async with ScriptedProvider({key_of("a"): lambda _, reply: (WaitFor(go), *reply.steps())}) as upstream:
+            table = provider("alpha", upstream, "a") + "max_concurrency = 2"
+            async with running_pool(settings(tmp_path, table)) as pool:
+                waiting = [asyncio.create_task(pool.answer(PATHS[CHAT], question())) for _ in range(2)]
+                await upstream.wait_for(lambda there: len(there.work) == 2)
+                async with pool.post(PATHS[CHAT], question()) as third:
+                    assert third.status == 429
+                    assert int(third.headers["retry-after"]) >= 1
+                    assert b"max_concurrency" in await third.read()
+                go.set()
+                assert [(await one)[0] for one in waiting] == [200, 200]
+
+        run(scenario)
+
+
+def test_deadline(tmp_path: Path) -> None:
+    """When nobody answers before the pool's deadline, the client gets a 504, and the provider's connection is closed."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": (WaitFor(asyncio.Event()),)}, extra="[routing]\ndeadline_s = 0.2") as (
+            pool,
+            upstream,
+        ):
+            status, body = await pool.answer(PATHS[CHAT], question())
+            assert (status, json.loads(body)["error"]["code"]) == (504, "deadline_passed")
+            await upstream.wait_for(lambda there: there.work[0].end == "client_left")
+            row = (await pool.booked(1))[0]
+            assert (row.record.outcome.value, row.attempts[0].error_class) == ("error", "timeout")
+
+    run(scenario)
