@@ -80,12 +80,13 @@ class Program:
         self.process.send_signal(number)
 
     async def ended(self) -> int:
-        """Its exit code; it must have kept the secrets and shown no traceback."""
+        """Its exit code; it must have kept the secrets and shown no traceback and no defect."""
         code = await self.process.wait()
         await asyncio.gather(*self._readers)
         said = self.stdout + self.stderr
         assert "Traceback" not in said, said
         assert "Warning" not in said, said
+        assert " ERROR " not in said, said
         for secret in SECRETS:
             assert secret not in said
         return code
@@ -107,7 +108,7 @@ async def program(folder: Path, *words: str, **environ: str) -> AsyncIterator[Pr
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
-        "default",
+        "default::ResourceWarning",
         "-m",
         "eggpool",
         *words,

@@ -25,7 +25,17 @@ from tests.process.program import (
 )
 
 from eggpool.domain import Outcome
-from eggpool.scripted import Behaviour, ScriptedProvider, error, good
+from eggpool.scripted import (
+    Behaviour,
+    Drop,
+    ReceivedRequest,
+    Reply,
+    ScriptedProvider,
+    SendChunk,
+    Steps,
+    error,
+    good,
+)
 
 
 def one_sentence(stderr: str) -> str:
@@ -76,6 +86,28 @@ def test_secrets_stay_inside(tmp_path: Path) -> None:
                 running.process.terminate()
                 assert await running.ended() == 0  # looks for secrets in what was said
                 assert "401" in running.stderr
+
+    run(scenario)
+
+
+def test_cut_inside_an_event(tmp_path: Path) -> None:
+    """A stream that breaks off inside an event of which a part was passed on is closed without an end, quietly."""
+
+    async def scenario() -> None:
+        def cut(_request: ReceivedRequest, good_reply: Reply) -> Steps:
+            steps = good_reply.steps()
+            return (*steps[:3], SendChunk(b'data: {"choices":[{"delta":{"content":"' + b"x" * 8_000_000), Drop())
+
+        async with ScriptedProvider({ACCOUNT_KEY: cut}) as provider:
+            configure(tmp_path, provider)
+            async with serving(tmp_path) as (running, url, http):
+                async with http.post(f"{url}/v1/chat/completions", json=CHAT | {"stream": True}) as reply:
+                    with pytest.raises(aiohttp.ClientPayloadError):
+                        await reply.read()
+                running.process.terminate()
+                assert await running.ended() == 0  # looks for defects in what was said
+        (row,) = books(tmp_path)
+        assert row.record.outcome is Outcome.ERROR
 
     run(scenario)
 
