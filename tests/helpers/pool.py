@@ -20,6 +20,7 @@ from eggpool.config.load import load
 from eggpool.config.schema import Config
 from eggpool.engine.clock import Clock
 from eggpool.engine.runtime import Runtime, new_event_loop, open_runtime
+from eggpool.engine.server import Connection
 from eggpool.scripted import Behaviour, Script, ScriptedProvider
 from eggpool.store.stats import RequestRow, recent_requests
 from eggpool.web.app import make_app
@@ -98,6 +99,11 @@ class RunningPool:
     def in_flight(self) -> int:
         """Leases that are not settled."""
         return self.runtime.pool.in_flight
+
+    @property
+    def client_connections(self) -> list[Connection]:
+        """The connections that clients have to it."""
+        return [one for one in self.runtime.server._state.connections if isinstance(one, Connection)]
 
     def post(self, path: str, body: Any, **headers: str) -> Any:
         """A POST with the client's key; `body` is bytes or becomes JSON."""

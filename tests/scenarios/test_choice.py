@@ -11,7 +11,7 @@ from tests.helpers.clock import HandClock
 from tests.helpers.pool import key_of, pool_of, provider, run, running_pool, settings
 from tests.scenarios.asking import CHAT, PATHS, question
 
-from eggpool.scripted import Behaviour, ScriptedProvider, Steps, WaitFor, error, good
+from eggpool.scripted import Behaviour, Script, ScriptedProvider, Steps, WaitFor, error, good
 from eggpool.scripted.received import ReceivedRequest
 from eggpool.scripted.steps import Reply
 
@@ -98,7 +98,7 @@ def test_account_that_rests_on_a_guess_comes_last(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         clock = HandClock()
-        accounts = {"a": Behaviour(error(500)), "b": good}
+        accounts: dict[str, Behaviour | Script] = {"a": Behaviour(error(500)), "b": good}
         async with pool_of(tmp_path, accounts, clock=clock) as (pool, upstream):
             for _ in range(4):
                 assert (await pool.answer(PATHS[CHAT], question()))[0] == 200

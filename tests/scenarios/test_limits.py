@@ -192,7 +192,7 @@ def test_max_concurrency(tmp_path: Path) -> None:
 
 
 def test_deadline(tmp_path: Path) -> None:
-    """When nobody answers before the pool's deadline, the client gets a 504, and the provider's connection is closed."""
+    """When nobody answers before the pool's deadline, the client gets a 504 and the provider is let go."""
 
     async def scenario() -> None:
         async with pool_of(tmp_path, {"a": (WaitFor(asyncio.Event()),)}, extra="[routing]\ndeadline_s = 0.2") as (
