@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from eggpool.wire import fields
 
-ANYTHING: st.SearchStrategy[object] = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.just({})
+ANYTHING: st.SearchStrategy[object] = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers()), st.just({})
 )
 
 

@@ -61,7 +61,7 @@ def read_reply(body: bytes) -> Note:
 def read_event(event: sse.SseEvent) -> Note:
     """What an event means."""
     payload = fields.decode_object(event.data)
-    kind = payload.get("type") or event.name.decode("ascii", "replace")
+    kind = fields.text(payload.get("type")) or event.name.decode("ascii", "replace")
     if kind == "error":
         return Note(error=told_error(payload))
     if not payload:
