@@ -30,6 +30,7 @@ no keys, no bodies, no URLs with credentials.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 Fault = Literal["client", "pool", "upstream", "operator"]
@@ -107,10 +108,14 @@ class NotFound(RequestRefused):
 
 
 class MethodNotAllowed(RequestRefused):
-    """The path exists, the method does not."""
+    """The path exists, the method does not; `allowed` are those that it has."""
 
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, path: str, allowed: Iterable[str]) -> None:
+        self.allowed = ", ".join(sorted(allowed))
+        super().__init__(f"{path[:200]} takes {self.allowed} only.")
 
 
 class TooLarge(RequestRefused):

@@ -20,6 +20,8 @@ from eggpool.web.stats_api import StatsApi
 
 _log = logging.getLogger(__name__)
 
+READING = ("GET", "HEAD")
+
 JsonReader = Callable[[dict[str, str]], Awaitable[object]]
 
 
@@ -92,8 +94,8 @@ class Routes:
             await self._health.probe(send)
             return
         known = path in self._open or path in self._json or is_models(path)
-        if known and method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(f"{path[:200]} takes GET only.")
+        if known and method not in READING:
+            raise MethodNotAllowed(path, READING)
         if path in self._open:
             await self._open[path](send)
             return

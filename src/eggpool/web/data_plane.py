@@ -89,8 +89,6 @@ class DataPlane:
             status = error.status
             tries = exchange.attempts if exchange else 0
             own.append((b"x-proxy-attempt-count", b"%d" % tries))
-            if isinstance(error, MethodNotAllowed):
-                own.append((b"allow", b"POST"))
             if not await upload.discard(self._max_body_bytes):
                 own.append((b"connection", b"close"))
             await send_error(send, dialect_of(path, headers), error, request_id=request_id, headers=own)
@@ -218,7 +216,7 @@ def _route(scope: Scope) -> Route:
     if route is None:
         raise NotFound(f"There is nothing at {scope['path'][:200]}; the README lists the paths of this pool.")
     if scope["method"] not in route.methods:
-        raise MethodNotAllowed(f"{scope['path'][:200]} takes {' and '.join(sorted(route.methods))} only.")
+        raise MethodNotAllowed(scope["path"], route.methods)
     return route
 
 

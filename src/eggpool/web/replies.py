@@ -8,7 +8,7 @@ import msgspec
 
 from eggpool.domain import Dialect
 from eggpool.engine.server import Send
-from eggpool.errors import CannotServe, EggPoolError, RequestRefused
+from eggpool.errors import CannotServe, EggPoolError, MethodNotAllowed, RequestRefused
 from eggpool.wire.dialects import CODECS
 
 JSON = (b"content-type", b"application/json")
@@ -39,6 +39,8 @@ async def send_error(
         code, param = error.machine_code, error.param
     if isinstance(error, CannotServe) and error.retry_after_s is not None:
         head.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+    if isinstance(error, MethodNotAllowed):
+        head.append((b"allow", error.allowed.encode()))
     if error.status == 401:
         head.append((b"www-authenticate", b"Bearer"))
     body = codec.write_error(error.status, str(error), code, param=param, request_id=request_id)
