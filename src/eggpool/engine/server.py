@@ -17,10 +17,12 @@ from email.utils import formatdate
 from typing import Any
 
 import uvicorn
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from eggpool.config.schema import Server as ServerSettings
+from eggpool.engine.corked import Corked
 from eggpool.errors import StartError
 
 Scope = MutableMapping[str, Any]
@@ -77,6 +79,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock for the first header block."""
         super().connection_made(transport)
+        self._corked = Corked(transport, self.loop)
         self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,6 +106,11 @@ class Connection(HttpToolsProtocol):
         """Give the request its connection."""
         super().on_message_begin()
         self.scope["extensions"] = {CONNECTION: {"connection": self}}
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """The parts of an answer that are written in one turn of the loop are sent together."""
+        cycle.transport = self._corked  # type: ignore[assignment]
+        super()._start_asgi_task(cycle, app)
 
     def on_headers_complete(self) -> None:
         """The header block is there."""
