@@ -271,7 +271,7 @@ def test_errors_under_a_200(dialect: Dialect, body: bytes, told: ErrorInfo) -> N
                 "prompt_cache_hit_tokens": 64,
                 "prompt_cache_miss_tokens": 36,
             },
-            Usage(99, 64, output_tokens=5),
+            Usage(100, 64, output_tokens=5),
         ),
         # Moonshot
         ({"prompt_tokens": 100, "completion_tokens": 5, "cached_tokens": 30}, Usage(100, 30, output_tokens=5)),

@@ -1,0 +1,178 @@
+"""From what went wrong to what is done: every status, code and wording."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
+from eggpool.routing.health import LONGEST_GUESS_S
+from eggpool.routing.verdict import VERDICTS, Kind, classify, classify_exception
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_each_kind_has_a_verdict(kind: Kind) -> None:
+    """What rests, rests for a bounded time; what stops is the request's own fault and rests nothing."""
+    verdict = VERDICTS[kind]
+    if verdict.next == "stop":
+        assert (verdict.scope, verdict.on_providers_word) == (None, False)
+    else:
+        assert verdict.scope is not None
+        assert 0 < verdict.first_rest_s <= LONGEST_GUESS_S
+
+
+def test_what_refuses() -> None:
+    """Only limits and money, which a provider itself tells, refuse; everything else only orders."""
+    words = {kind for kind, verdict in VERDICTS.items() if verdict.on_providers_word}
+    assert words == {Kind.RATE, Kind.BALANCE, Kind.PLAN_WINDOW}
+
+
+def test_what_rests_an_account() -> None:
+    """A whole account rests only for its key, its money, its plan or its connection."""
+    accounts = {kind for kind, verdict in VERDICTS.items() if verdict.scope == "account"}
+    assert accounts == {Kind.CREDENTIALS, Kind.BALANCE, Kind.PLAN_WINDOW, Kind.NETWORK}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, Kind.BAD_REQUEST) for status in (400, 404, 405, 406, 409, 410, 411, 413, 415, 418, 422, 431)),
+        (401, Kind.CREDENTIALS),
+        (402, Kind.BALANCE),
+        (403, Kind.FORBIDDEN),
+        (408, Kind.TIMEOUT),
+        (429, Kind.RATE),
+        (498, Kind.OVERLOADED),
+        (503, Kind.OVERLOADED),
+        (529, Kind.OVERLOADED),
+        *((status, Kind.SERVER_ERROR) for status in (500, 501, 502, 504, 520, 522, 524, 599, 200)),
+    ],
+)
+def test_status_alone(status: int, kind: Kind) -> None:
+    """Without words the status decides."""
+    assert classify(status, "", "", "") is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error_type", "kind"),
+    [
+        (429, "insufficient_quota", "insufficient_quota", Kind.BALANCE),
+        (429, "", "insufficient_quota", Kind.BALANCE),
+        (429, "rate_limit_exceeded", "requests", Kind.RATE),
+        (413, "rate_limit_exceeded", "tokens", Kind.RATE),
+        (429, "", "exceeded_current_quota_error", Kind.BALANCE),
+        (429, "", "rate_limit_reached_error", Kind.RATE),
+        (429, "", "engine_overloaded_error", Kind.OVERLOADED),
+        (429, "", "usage_limit_reached", Kind.PLAN_WINDOW),
+        (400, "", "billing_error", Kind.BALANCE),
+        (400, "context_length_exceeded", "invalid_request_error", Kind.PROMPT_TOO_LONG),
+        (400, "model_decommissioned", "", Kind.MODEL_MISSING),
+        (404, "model_not_found", "", Kind.MODEL_MISSING),
+        (400, "", "invalid_model", Kind.MODEL_MISSING),
+        (400, "invalid_api_key", "", Kind.CREDENTIALS),
+        (401, "", "authentication_error", Kind.CREDENTIALS),
+        (200, "", "overloaded_error", Kind.OVERLOADED),
+        (200, "server_is_overloaded", "", Kind.OVERLOADED),
+        (200, "rate_limit_exceeded", "", Kind.RATE),
+        # Z.ai answers 429 for all of them
+        (429, "1113", "", Kind.BALANCE),
+        (429, "1302", "", Kind.RATE),
+        (429, "1303", "", Kind.RATE),
+        (429, "1304", "", Kind.PLAN_WINDOW),
+        (429, "1305", "", Kind.RATE),
+        (429, "1308", "", Kind.PLAN_WINDOW),
+        (429, "1309", "", Kind.BALANCE),
+        (429, "1310", "", Kind.PLAN_WINDOW),
+        (429, "1311", "", Kind.MODEL_MISSING),
+        (429, "1312", "", Kind.OVERLOADED),
+        (429, "1313", "", Kind.PLAN_WINDOW),
+        (400, "1211", "", Kind.MODEL_MISSING),
+        (400, "1261", "", Kind.PROMPT_TOO_LONG),
+        # MiniMax answers 200
+        (200, "1002", "", Kind.RATE),
+        (200, "1004", "", Kind.CREDENTIALS),
+        (200, "1008", "", Kind.BALANCE),
+        (200, "1039", "", Kind.RATE),
+        # the status told inside a 200
+        (200, "429", "", Kind.RATE),
+        (200, "503", "server_error", Kind.OVERLOADED),
+        (200, "400", "", Kind.BAD_REQUEST),
+        (200, "502", "", Kind.SERVER_ERROR),
+        (200, "99", "", Kind.SERVER_ERROR),
+        (200, "", "invalid_request_error", Kind.BAD_REQUEST),
+        (200, "", "not_found_error", Kind.MODEL_MISSING),
+        (200, "", "permission_error", Kind.FORBIDDEN),
+        (200, "", "timeout_error", Kind.TIMEOUT),
+        (200, "", "api_error", Kind.SERVER_ERROR),
+        (200, "", "server_error", Kind.SERVER_ERROR),
+        # a code that means nothing here leaves it to the status
+        (400, "weird", "invalid_request_error", Kind.BAD_REQUEST),
+        (500, "weird", "", Kind.SERVER_ERROR),
+    ],
+)
+def test_codes(status: int, code: str, error_type: str, kind: Kind) -> None:
+    """A known code or type says more than the status."""
+    assert classify(status, code, error_type, "") is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (400, "Your credit balance is too low to access the Anthropic API.", Kind.BALANCE),
+        (403, "Insufficient balance", Kind.BALANCE),
+        (200, "insufficient balance", Kind.BALANCE),
+        (400, "prompt is too long: 210000 tokens > 200000 maximum", Kind.PROMPT_TOO_LONG),
+        (400, "This model's maximum context length is 8192 tokens.", Kind.PROMPT_TOO_LONG),
+        (413, "too many tokens", Kind.PROMPT_TOO_LONG),
+        (200, "input exceeds the context window", Kind.PROMPT_TOO_LONG),
+        (404, "The model `gpt-9` does not exist or you do not have access to it.", Kind.MODEL_MISSING),
+        (404, "The model `gemini-2.5-pro` does not exist.", Kind.MODEL_MISSING),
+        (404, "models/gemini-2.5-ultra is not found for API version v1", Kind.MODEL_MISSING),
+        (404, "model: claude-nine", Kind.MODEL_MISSING),
+        (404, "No endpoints found for x/y.", Kind.MODEL_MISSING),
+        (400, "Invalid model: mistral-huge", Kind.MODEL_MISSING),
+        (400, "unknown model 'x'", Kind.MODEL_MISSING),
+        (403, "Model glm-5 is not supported on your plan", Kind.MODEL_MISSING),
+        (200, "no such model", Kind.MODEL_MISSING),
+        # words that only look like it
+        (404, "Not Found", Kind.BAD_REQUEST),
+        (404, "The file was not found. Choose a model.", Kind.BAD_REQUEST),
+        (400, "Invalid field for this model. The tool f does not exist", Kind.BAD_REQUEST),
+        (400, "temperature is not supported with this model", Kind.BAD_REQUEST),
+        (500, "model not found", Kind.SERVER_ERROR),
+        (429, "prompt is too long", Kind.RATE),
+        (401, "model does not exist", Kind.CREDENTIALS),
+    ],
+)
+def test_wordings(status: int, message: str, kind: Kind) -> None:
+    """Wordings are looked at where the status leaves it open, within one sentence."""
+    assert classify(status, "", "invalid_request_error" if status < 500 else "", message) is kind
+
+
+def test_a_parameter_is_not_a_model() -> None:
+    """An unsupported parameter is the request's fault, although its wording speaks of a model."""
+    message = "Unsupported parameter: with the model o3 the field max_tokens is not supported."
+    assert classify(400, "unsupported_parameter", "invalid_request_error", message) is Kind.BAD_REQUEST
+
+
+@given(st.sampled_from([200, 400, 404, 429, 500]), st.text(), st.text(), st.text() | st.just("model " * 5000))
+def test_any_words(status: int, code: str, error_type: str, message: str) -> None:
+    """Whatever a provider says, there is a kind for it."""
+    assert classify(status, code, error_type, message) in VERDICTS
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectFailed("x"), Kind.NETWORK),
+        (UpstreamTimeout("x", phase="headers"), Kind.TIMEOUT),
+        (UpstreamTimeout("x", phase="first_event"), Kind.TIMEOUT),
+        (UpstreamTimeout("x", phase="idle"), Kind.TIMEOUT),
+        (UpstreamBroken("x"), Kind.BROKEN),
+        (UpstreamError("x"), Kind.NO_ANSWER),
+    ],
+)
+def test_exceptions(error: UpstreamError, kind: Kind) -> None:
+    """Each failure without an HTTP answer has its kind."""
+    assert classify_exception(error) is kind
