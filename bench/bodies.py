@@ -27,12 +27,12 @@ _CODE = (
 
 
 def small(model: str, *, stream: bool) -> list[bytes]:
-    """Short questions. Of the streamed ones every other asks for the usage, as some agents do."""
+    """Short questions, to be answered at once or in a stream."""
     return [_small(model, number, stream=stream) for number in range(SMALL_BODIES)]
 
 
 def large(model: str) -> list[bytes]:
-    """Whole conversations of an agent: system prompt, tools, and turns full of code and tool results."""
+    """Whole conversations of an agent: system prompt, tools, turns full of code and tool results; streamed."""
     return [_large(model, number) for number in range(LARGE_BODIES)]
 
 
@@ -48,9 +48,7 @@ def _small(model: str, number: int, *, stream: bool) -> bytes:
         "max_tokens": chance.randrange(256, 4096),
     }
     if stream:
-        request["stream"] = True
-        if number % 2:
-            request["stream_options"] = {"include_usage": True}
+        request |= _streamed(number)
     return _filled(request, chance, SMALL_BYTES)
 
 
@@ -75,8 +73,14 @@ def _large(model: str, number: int) -> bytes:
             text = _code(chance, chance.randrange(2_000, 15_500))
             messages.append({"role": "tool", "tool_call_id": f"call_{turn - 1}_{number}", "content": text})
     messages.append({"role": "user", "content": ""})
-    request = {"model": model, "messages": messages, "tools": _tools(chance), "max_tokens": 32_000}
+    request: dict[str, object] = {"model": model, "messages": messages, "tools": _tools(chance), "max_tokens": 32_000}
+    request |= _streamed(number)
     return _filled(request, chance, LARGE_BYTES)
+
+
+def _streamed(number: int) -> dict[str, object]:
+    """Every other request asks for the usage too, as some agents do."""
+    return {"stream": True, "stream_options": {"include_usage": True}} if number % 2 else {"stream": True}
 
 
 def _tools(chance: random.Random) -> list[dict[str, object]]:

@@ -30,7 +30,7 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*(\d+)")
 _END_OF_CHUNKS = b"0\r\n\r\n"
 _TAIL_BYTES = 160
 
-MODEL_OF = {"small": "plain", "burst": "stream-200-0", "paced": "stream-200-20", "large": "plain"}
+MODEL_OF = {"small": "plain", "burst": "stream-200-0", "paced": "stream-200-20", "large": "stream-200-0"}
 
 
 class Client(asyncio.Protocol):

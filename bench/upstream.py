@@ -29,14 +29,13 @@ _MODEL = re.compile(rb'"model"\s*:\s*"(?:[^"/]*/)?([a-z0-9-]+)"')
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*(\d+)")
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding:[ \t]*chunked")
 _USAGE_WANTED = re.compile(rb'"include_usage"\s*:\s*true')
-_MODEL_WITHIN = 2_048  # a proxy may move the name, but not this far without our hearing of it
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
     b"x-request-id: req_0123456789abcdef\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 _EVENT = (
-    b'data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1790000000,"model":"%s",'
-    b'"sent_ns":%d,"choices":[{"index":0,"delta":{%s"content":"%s"},"logprobs":null,"finish_reason":%s}]}\n\n'
+    b'data: {"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1790000000,"model":"%s",'
+    b'"sent_ns":%d,"choices":[{"index":0,"delta":{%s"content":"%s"},"finish_reason":%s}]%s}\n\n'
 )
 _TEXTS = (b" the", b" returns", b" a", b" connection", b"_pool", b".\\n", b" if", b' \\"name\\"', b" error", b"()")
 _USAGE = (
@@ -45,15 +44,17 @@ _USAGE = (
 )
 _USAGE_BLOCK = _USAGE % (OUTPUT_TOKENS, 1_200 + OUTPUT_TOKENS)
 _USAGE_EVENT = (
-    b'data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1790000000,"model":"%s",'
+    b'data: {"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1790000000,"model":"%s",'
     b'"choices":[],' + _USAGE_BLOCK + b"}\n\n"
 )
 
 
-def _event(model: bytes, number: int, last: bool) -> bytes:
+def event(model: bytes, number: int, *, last: bool, tells_usage: bool) -> bytes:
+    """One event. Where the usage is asked for, each event but the last says that it has none, as OpenAI's do."""
     role = b'"role":"assistant",' if number == 0 else b""
     finish = b'"stop"' if last else b"null"
-    return _EVENT % (model, time.monotonic_ns(), role, _TEXTS[number % len(_TEXTS)], finish)
+    usage = b',"usage":null' if tells_usage else b""
+    return _EVENT % (model, time.monotonic_ns(), role, _TEXTS[number % len(_TEXTS)], finish, usage)
 
 
 def _chunk(data: bytes) -> bytes:
@@ -62,7 +63,7 @@ def _chunk(data: bytes) -> bytes:
 
 def _plain_reply() -> bytes:
     head = (
-        b'{"id":"chatcmpl-0123456789abcdef","object":"chat.completion","created":1790000000,"model":"plain",'
+        b'{"id":"chatcmpl-0123456789","object":"chat.completion","created":1790000000,"model":"plain",'
         b'"choices":[{"index":0,"message":{"role":"assistant","content":"'
     )
     tail = b'"},"logprobs":null,"finish_reason":"stop"}],' + _USAGE_BLOCK + b"}"
@@ -120,9 +121,9 @@ class Connection(asyncio.Protocol):
         if self._chunked:
             self._missing = 0 if data.endswith(b"0\r\n\r\n") else 1
         if self._missing <= 0:
-            request = self._parts[0]
-            if len(self._parts) > 1 and len(request) < _MODEL_WITHIN:
-                request = b"".join(self._parts)
+            # The model stands at the beginning of a request, what is wanted in a stream at its beginning or end.
+            parts = self._parts
+            request = parts[0] if len(parts) == 1 else b"".join([*parts[:2], *parts[2:][-2:]])
             self._parts = []
             self._missing = -1
             self._answer(request)
@@ -152,8 +153,8 @@ class Connection(asyncio.Protocol):
         self._model, self._events, self._gap_s = model, int(events), int(gap_ms) / 1000
         self._tells_usage = _USAGE_WANTED.search(request) is not None
         if self._gap_s == 0:
-            pieces = [_chunk(_event(model, number, number == self._events - 1)) for number in range(self._events)]
-            self._transport.write(_STREAM_HEAD + b"".join(pieces) + self._end())
+            pieces = [self._piece(number) for number in range(self._events)]
+            self._transport.write(_STREAM_HEAD + b"".join(pieces))
             return
         self._number = 0
         self._began = self._loop.time()
@@ -163,16 +164,20 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         """Send the next event. The instants are fixed at the beginning, so that delays do not add up."""
         last = self._number == self._events - 1
-        event = _chunk(_event(self._model, self._number, last))
-        self._transport.write(event + self._end() if last else event)
+        self._transport.write(self._piece(self._number))
         self._number += 1
         self._timer = None
         if not last:
             self._timer = self._loop.call_at(self._began + self._number * self._gap_s, self._next)
 
-    def _end(self) -> bytes:
+    def _piece(self, number: int) -> bytes:
+        """An event in a chunk of its own, as providers send them; with the last one, what follows it."""
+        last = number == self._events - 1
+        piece = _chunk(event(self._model, number, last=last, tells_usage=self._tells_usage))
+        if not last:
+            return piece
         usage = _chunk(_USAGE_EVENT % self._model) if self._tells_usage else b""
-        return usage + _chunk(LAST) + b"0\r\n\r\n"
+        return piece + usage + _chunk(LAST) + b"0\r\n\r\n"
 
 
 async def main(address: str) -> None:
