@@ -185,6 +185,8 @@ class Reply:
                 raise
             except (aiohttp.ClientError, OSError) as error:
                 raise UpstreamBroken("The provider broke off the reply.") from error
+            except RuntimeError as error:  # what aiohttp says when the connection was closed on this side
+                raise UpstreamBroken("The connection to the provider was closed.") from error
             if self._phase == "idle":
                 self._since = None
             self.bytes_received += len(chunk)

@@ -6,8 +6,8 @@ knows whether a request got a fresh one.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
+import time
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -41,10 +41,9 @@ class _Timed(aiohttp.TCPConnector):
         if note is None:
             return await super()._create_connection(req, traces, timeout)
         note.reused = False
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.monotonic()  # the loop's own clock may count in milliseconds
         connection = await super()._create_connection(req, traces, timeout)
-        note.connect_us = round((loop.time() - began) * 1_000_000)
+        note.connect_us = round((time.monotonic() - began) * 1_000_000)
         return connection
 
 

@@ -1,0 +1,84 @@
+"""Calling a scripted provider through a client of our own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from tests.helpers.upstream import CHAT, CHAT_STREAM
+from yarl import URL
+
+from eggpool.config.schema import Account, Provider, Secret
+from eggpool.domain import AccountLabel
+from eggpool.scripted import ScriptedProvider
+from eggpool.upstream.client import Call, Client, Reply
+from eggpool.upstream.target import Target
+
+CHAT_PATH = "/v1/chat/completions"
+
+
+def provider(base_url: str, **fields: Any) -> Provider:
+    """A provider there, with connections kept."""
+    return msgspec.structs.replace(Provider(id="p", base_url=base_url, keepalive_timeout_s=30.0), **fields)
+
+
+def target(at: Provider, proxy_url: str | None = None) -> Target:
+    """The way to an account there."""
+    outbound = Secret(proxy_url) if proxy_url else None
+    account = Account(name="one", label=AccountLabel("p/one"), api_key=Secret("test-one-key-0000"), outbound=outbound)
+    return Target(at, account)
+
+
+@asynccontextmanager
+async def calling(**fields: Any) -> AsyncIterator[Client]:
+    """A client that is closed at the end."""
+    client = Client(provider("http://127.0.0.1", **fields))
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def call(
+    at: ScriptedProvider | str,
+    *,
+    stream: bool = False,
+    body: bytes | None = None,
+    method: str = "POST",
+    path: str = CHAT_PATH,
+    headers: list[tuple[str, str]] | None = None,
+    connect_s: float = 5.0,
+    header_s: float | None = 5.0,
+    idle_s: float = 5.0,
+) -> Call:
+    """A request for the chat endpoint, or any other."""
+    origin = at if isinstance(at, str) else at.origin
+    return Call(
+        method=method,
+        url=URL(origin + path, encoded=True),
+        headers=headers or [],
+        body=body if body is not None or method != "POST" else CHAT_STREAM if stream else CHAT,
+        connect_timeout_s=connect_s,
+        header_timeout_s=header_s,
+        idle_timeout_s=idle_s,
+    )
+
+
+async def whole(reply: Reply) -> bytes:
+    """The body to its end."""
+    parts = []
+    while part := await reply.read():
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def fetched(client: Client, request: Call, proxy_url: str | None = None) -> bytes:
+    """The whole body of a good reply."""
+    reply = await client.send(request, proxy_url)
+    try:
+        assert reply.status == 200
+        return await whole(reply)
+    finally:
+        reply.close()
