@@ -50,15 +50,18 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class CaseResult(msgspec.Struct, frozen=True):
-    """CPU time in microseconds each, by proxy; of the paced case also how late events came, in milliseconds."""
+    """CPU time in microseconds each, by proxy; of the paced case also how late events came, in milliseconds.
+
+    How late nginx is tells how quiet the machine was.
+    """
 
     case: Case
     cpu_us: dict[str, Figures]
     per_second: dict[str, Figures]
     idle_rss_mb: float
     busy_rss_mb: float
-    added_p50_ms: Figures | None
-    added_p99_ms: Figures | None
+    added_p50_ms: dict[str, Figures]
+    added_p99_ms: dict[str, Figures]
     booked: int
     problems: tuple[str, ...]
 
@@ -135,8 +138,8 @@ def run(lab: Lab, case: Case, runs: int, seconds: float) -> CaseResult:
         },
         idle_rss_mb=round(idle_rss_mb, 1),
         busy_rss_mb=round(max(one.highest_rss_mb for one in samples[pool.name]), 1),
-        added_p50_ms=_added(samples, pool.name, "p50_us") if paced else None,
-        added_p99_ms=_added(samples, pool.name, "p99_us") if paced else None,
+        added_p50_ms={name: _added(samples, name, "p50_us") for name in measured} if paced else {},
+        added_p99_ms={name: _added(samples, name, "p99_us") for name in measured} if paced else {},
         booked=booked,
         problems=problems + failed,
     )
