@@ -234,7 +234,7 @@ def test_refusal_keeps_the_connection(tmp_path: Path) -> None:
         async with one(tmp_path) as (pool, _):
             head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: {len(ASK)}\r\n"
             refused = f"{head}\r\n".encode() + ASK
-            last = "GET /v1/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
+            last = b"GET /v1/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
             received = await pool.raw(refused + refused + last)
             assert received.count(b"HTTP/1.1 401") == 2
             assert received.count(b"HTTP/1.1 200") == 1
