@@ -108,6 +108,8 @@ class Exchange:
         self._relay: StreamRelay | PlainRelay | None = None
         self._held = b""  # what is to be handed over before anything more is read
         self._note: Note | None = None  # of a whole plain reply
+        self._late = False
+        self._early = False
         self._closed = False
 
     # --- for the data plane -------------------------------------------------------------------------------------
@@ -127,21 +129,40 @@ class Exchange:
         """The status that the client got, 499 when it left before there was one."""
         return self._booking.status
 
+    @property
+    def streams(self) -> bool:
+        """Whether the client waits for a stream in its own dialect."""
+        return self._inbound.surface.answers and self._inbound.streams
+
+    @property
+    def between_events(self) -> bool:
+        """Whether something of ours may stand at this place of the answer."""
+        return not isinstance(self._relay, StreamRelay) or not self._relay.inside_event
+
+    def answered_early(self) -> None:
+        """The client has had a 200 before any account answered: whatever follows, that is the status that it saw."""
+        self._early = True
+
     async def open(self) -> Head:
         """Find an account that answers.
 
         Raises RequestRefused or CannotServe when there is none; a provider's own error, when it is the last word, is
         an answer like any other.
         """
+        task = asyncio.current_task()
         deadline = self._inbound.arrived + self._dispatcher.config.routing.deadline_s
+        timer = asyncio.get_running_loop().call_later(deadline - self._pool.clock.now(), self._too_late, task)
         try:
-            async with asyncio.timeout(deadline - self._pool.clock.now()):
-                head = await self._walk()
-        except TimeoutError as error:
+            head = await self._walk()
+        except asyncio.CancelledError:
+            if not self._late or task is None or task.uncancel() > 0:
+                raise
             self._attempt_failed(_Failure(Kind.TIMEOUT, "The deadline of the pool passed."))
-            raise self._refused(DeadlinePassed("No account answered before the deadline of the pool.")) from error
+            raise self._refused(DeadlinePassed("No account answered before the deadline of the pool.")) from None
         except (RequestRefused, CannotServe) as error:
             raise self._refused(error) from None
+        finally:
+            timer.cancel()
         self._booking.status = head.status
         return head
 
@@ -175,7 +196,14 @@ class Exchange:
         if self._attempt is not None:
             self._booking.attempt_ended(self._attempt)
         outcome = self._outcome(client_left=client_left)
+        if self._early:
+            self._booking.status = 200
         self._booking.close(outcome, self._usage())
+
+    def _too_late(self, task: asyncio.Task[object] | None) -> None:
+        self._late = True
+        if task is not None:
+            task.cancel()
 
     # --- finding an account -------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from eggpool.engine.dispatch import Dispatcher
 from eggpool.engine.pool import Pool
 from eggpool.engine.server import App, HttpServer
 from eggpool.errors import StartError
+from eggpool.logs import AccessLog
 from eggpool.routing.catalog import AccountModels
 from eggpool.store.db import Database
 from eggpool.store.ledger import Ledger
@@ -52,6 +53,7 @@ class Runtime:
         self.ledger = Ledger(database)
         self.pool = Pool(config, self.ledger, clock)
         self.dispatcher = Dispatcher(config, self.pool, self.ledger, clock)
+        self.access_log = access_log(config)
         self._server: HttpServer | None = None
 
     @property
@@ -109,11 +111,20 @@ async def open_runtime(
         stack.push_async_callback(database.aclose)
         runtime = Runtime(config, database, clock or Clock())
         stack.push_async_callback(runtime.pool.aclose)
+        if runtime.access_log is not None:
+            stack.callback(runtime.access_log.flush)
         await runtime.load()
         await runtime.start(make_app(runtime))
         await stack.enter_async_context(_background(runtime))
         stack.push_async_callback(_drain, runtime, stop_now)
         yield runtime
+
+
+def access_log(config: Config) -> AccessLog | None:
+    """Where each request leaves a line, None where the configuration wants none."""
+    settings = config.server
+    wanted = settings.access_log and settings.log_level in ("DEBUG", "INFO")
+    return AccessLog(settings.log_format) if wanted else None
 
 
 async def serve(

@@ -67,6 +67,17 @@ class Connection(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and cycle.response_started
 
+    def send_now(self, send: Send, message: Message) -> bool:
+        """Send a message from a callback, where nothing can be waited for; False when the client does not read."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        sending = send(message)
+        try:
+            sending.__await__().send(None)
+        except StopIteration:
+            return True
+        raise RuntimeError("a message that cannot be blocked was blocked")
+
     def abort(self) -> None:
         """Close the connection without an end of the body: the honest end of a reply that broke off."""
         cycle: RequestResponseCycle | None = self.cycle

@@ -17,8 +17,8 @@ from typing import Literal
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from multidict import CIMultiDict
-from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from yarl import URL
 
 from eggpool.config.schema import Provider
@@ -31,6 +31,7 @@ Phase = Literal["first_event", "idle"]
 _SLICE_BYTES = 256 * 1024
 _MAX_HEADER_LINE_BYTES = 64 * 1024
 _READ_BUFFER_BYTES = 64 * 1024
+_PROXY_ERRORS = (ProxyConnectionError, ProxyError, ProxyTimeoutError)
 _NO_AUTOMATIC_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
@@ -76,7 +77,7 @@ class Client:
             if note.failed or isinstance(error, aiohttp.ClientError):
                 raise ConnectFailed(f"No connection to {_place(call.url)} within the time-out.") from error
             raise UpstreamTimeout("The provider did not answer within the header time-out.", phase="headers") from error
-        except (aiohttp.ClientError, OSError, ProxyError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, *_PROXY_ERRORS) as error:
             raise _translated(error, call.url, note) from error
         finally:
             CONNECTING.reset(token)
@@ -261,7 +262,7 @@ def _place(url: URL) -> str:
 
 def _translated(error: Exception, url: URL, note: Connecting) -> UpstreamError:
     """The failure in our words: whose fault, whether anything was sent, and no URL of a proxy."""
-    if isinstance(error, ProxyError | ProxyConnectionError | ProxyTimeoutError):
+    if isinstance(error, _PROXY_ERRORS):
         return ConnectFailed(f"The outbound proxy gave no connection to {_place(url)}.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
         return ConnectFailed(f"No secure connection to {_place(url)}: its certificate was not accepted.")

@@ -63,7 +63,7 @@ class Routes:
 
     def __init__(self, runtime: Runtime) -> None:
         self._access = Access(runtime.config)
-        self._data_plane = DataPlane(runtime.config, runtime.dispatcher, self._access)
+        self._data_plane = DataPlane(runtime.config, runtime.dispatcher, self._access, runtime.access_log)
         self._models = ModelsApi(runtime.pool)
         self._health = HealthApi(runtime.pool, runtime.database)
         statistics = StatsApi(runtime.database, runtime.clock)

@@ -6,30 +6,29 @@ Plain ASGI: no framework stands between the socket and a stream.
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from eggpool.config.schema import Config
 from eggpool.domain import Dialect
 from eggpool.engine.dispatch import Dispatcher, Exchange
 from eggpool.engine.inbound import Inbound
-from eggpool.engine.server import Receive, Scope, Send, connection_of
+from eggpool.engine.server import Receive, Scope, Send
 from eggpool.errors import (
     EggPoolError,
     MethodNotAllowed,
     NotFound,
-    StreamCut,
     TooLarge,
     UpgradeRequired,
 )
+from eggpool.logs import AccessLog
 from eggpool.web import forms, surfaces
 from eggpool.web.access import Access
+from eggpool.web.delivery import Delivery
 from eggpool.web.replies import Headers, dialect_of, send_error
 from eggpool.web.surfaces import Route
 from eggpool.wire import envelope as envelopes
+from eggpool.wire.dialects import CODECS
 
-_access_log = logging.getLogger("eggpool.access")
-
-
+ACCESS_LOG_DELAY_S = 0.1  # lines wait so long for others
 DISCARD_TIMEOUT_S = 10.0  # for the rest of a body that is not wanted
 
 
@@ -40,9 +39,10 @@ class ClientLeft(Exception):
 class DataPlane:
     """The endpoints that agents call for answers."""
 
-    def __init__(self, config: Config, dispatcher: Dispatcher, access: Access) -> None:
+    def __init__(self, config: Config, dispatcher: Dispatcher, access: Access, access_log: AccessLog | None) -> None:
         self._max_body_bytes = config.server.max_body_bytes
-        self._logs_access = config.server.access_log
+        self._quiet_s = config.upstream.keepalive_after_ms / 1000
+        self._access_log = access_log
         self._dispatcher = dispatcher
         self._pool = dispatcher.pool
         self._access = access
@@ -82,7 +82,7 @@ class DataPlane:
             self._understand(inbound, route, scope)
             exchange = self._dispatcher.exchange(inbound)
             del body, inbound  # the exchange lets them go when an account has answered
-            status = await _relay(exchange, scope, send, own)
+            await Delivery(exchange, scope, send, own, CODECS[route.surface.dialect], self._quiet_s).run()
         except ClientLeft:
             pass
         except EggPoolError as error:
@@ -93,16 +93,13 @@ class DataPlane:
                 own.append((b"connection", b"close"))
             await send_error(send, dialect_of(path, headers), error, request_id=request_id, headers=own)
         finally:
-            if self._logs_access:
-                _access_log.info(
-                    "%s %s %s %d %s %.1fms",
-                    scope["method"],
-                    path,
-                    (exchange.account if exchange else None) or "-",
-                    exchange.status if exchange else status,
-                    request_id,
-                    (clock.now() - arrived) * 1000,
-                )
+            log = self._access_log
+            if log is not None:
+                account = (exchange.account if exchange else None) or "-"
+                took_us = round((clock.now() - arrived) * 1_000_000)
+                shown = exchange.status if exchange else status
+                if log.add(clock.wall_ms(), scope["method"], path, account, shown, request_id, took_us):
+                    asyncio.get_running_loop().call_later(ACCESS_LOG_DELAY_S, log.flush)
 
     def _understand(self, inbound: Inbound, route: Route, scope: Scope) -> None:
         """Find out what a request is for: a model, or a reply that one account has made."""
@@ -175,40 +172,6 @@ class _Upload:
         self._whole = not message.get("more_body", False)
         part: bytes = message.get("body", b"")
         return part
-
-
-async def _relay(exchange: Exchange, scope: Scope, send: Send, own: Headers) -> int:
-    """Open the exchange and pass its answer on; whatever happens, it is closed and with it settled and booked."""
-    connection = connection_of(scope)
-    task = asyncio.current_task()
-    gone = False
-
-    def left() -> None:
-        nonlocal gone
-        gone = True
-        if task is not None:
-            task.cancel()
-
-    try:
-        connection.watch(left)
-        head = await exchange.open()
-        own.append((b"x-proxy-attempt-count", b"%d" % exchange.attempts))
-        if exchange.account is not None:
-            own.append((b"x-eggpool-account", exchange.account.encode("utf-8", "replace")))
-        await send({"type": "http.response.start", "status": head.status, "headers": head.headers + own})
-        while piece := await exchange.read():
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-    except StreamCut:
-        connection.abort()
-    except asyncio.CancelledError:
-        if not gone or task is None:
-            raise
-        task.uncancel()
-    finally:
-        connection.watch(None)
-        exchange.close(client_left=gone)
-    return exchange.status
 
 
 def _route(scope: Scope) -> Route:
