@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -48,6 +49,17 @@ NOW_MS = 1_800_000_000_000
 def test_each_unit(headers: dict[str, str], seconds: float | None) -> None:
     """Seconds, milliseconds, dates and instants all mean the same; garbage means nothing."""
     assert retry_after_s(headers, NOW_MS) == seconds
+
+
+def test_the_machines_own_zone_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A date without a zone is in UTC, wherever the program runs."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert retry_after_s({"retry-after": "Fri, 15 Jan 2027 08:00:30 -0000"}, NOW_MS) == 30
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{1,6} \d\d:\d\d:\d\d.{0,6}"))
