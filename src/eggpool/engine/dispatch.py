@@ -39,6 +39,7 @@ from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
 from eggpool.upstream.headers import towards_client, towards_provider
 from eggpool.wire import envelope as envelopes
+from eggpool.wire import forms
 from eggpool.wire.dialects import CODECS
 from eggpool.wire.notes import ErrorInfo, Note
 from eggpool.wire.relay import PlainRelay, StreamRelay
@@ -186,15 +187,16 @@ class Exchange:
             failure = _told_in_band(self._relay.error)
             self._booking.error_class = failure.kind.value
             self._attempt_failed(failure)
-        if self._attempt is not None:
-            self._attempt.close()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.close()
         if self._lease is not None and not self._lease.settled:
             if self._stage is _Stage.OPENING:
                 self._lease.left()
             else:
                 self._lease.succeeded()
-        if self._attempt is not None:
-            self._booking.attempt_ended(self._attempt)
+        if attempt is not None:
+            self._booking.attempt_ended(attempt)
         outcome = self._outcome(client_left=client_left)
         if self._early:
             self._booking.status = 200
@@ -305,6 +307,8 @@ class Exchange:
         body = inbound.body
         if inbound.envelope is not None:
             body = envelopes.with_changes(inbound.envelope, model=candidate.model, include_usage=inbound.lacks_usage)
+        elif inbound.form is not None:
+            body = forms.with_model(inbound.form, candidate.model)
         path = inbound.surface.beside or (candidate.path or target.endpoint(dialect)) + inbound.surface.below
         hurried = inbound.streams and others_left and not self._dispatcher.local[provider.id]
         return Call(
@@ -384,6 +388,7 @@ class Exchange:
         self._booking.served = candidate
         self._inbound.body = None
         self._inbound.envelope = None
+        self._inbound.form = None
         reply_id = self._relay.reply_id if self._relay else self._note.reply_id if self._note else None
         if reply_id is not None:
             self._pool.remember_reply(reply_id, candidate.account)

@@ -9,6 +9,7 @@ import msgspec
 from eggpool.domain import AccountLabel, Dialect
 from eggpool.wire import envelope as envelopes
 from eggpool.wire.envelope import Envelope
+from eggpool.wire.forms import Form
 
 
 class Surface(msgspec.Struct, frozen=True):
@@ -29,9 +30,9 @@ class Surface(msgspec.Struct, frozen=True):
 
 
 class Inbound(msgspec.Struct):
-    """A request as it came in. `envelope` is None for one without a JSON body; `model` is what it asks for.
+    """A request as it came in. `envelope` is its JSON body, `form` its multipart form; `model` is what it asks for.
 
-    `body` and `envelope` are let go once an account has answered.
+    `body`, `envelope` and `form` are let go once an account has answered.
     """
 
     id: int
@@ -48,6 +49,7 @@ class Inbound(msgspec.Struct):
     only: AccountLabel | None  # the one account that knows what the request refers to
     arrived: float  # monotonic seconds
     arrived_ms: int
+    form: Form | None = None
 
     @property
     def streams(self) -> bool:

@@ -20,12 +20,13 @@ from eggpool.errors import (
     UpgradeRequired,
 )
 from eggpool.logs import AccessLog
-from eggpool.web import forms, surfaces
+from eggpool.web import surfaces
 from eggpool.web.access import Access
 from eggpool.web.delivery import Delivery
 from eggpool.web.replies import Headers, dialect_of, send_error
 from eggpool.web.surfaces import Route
 from eggpool.wire import envelope as envelopes
+from eggpool.wire import forms
 from eggpool.wire.dialects import CODECS
 
 ACCESS_LOG_DELAY_S = 0.1  # lines wait so long for others
@@ -115,7 +116,8 @@ class DataPlane:
             return
         content_type = next((value for name, value in inbound.headers if name == b"content-type"), b"")
         if inbound.surface.beside and forms.is_form(content_type):
-            inbound.model = forms.model_of(content_type, body)
+            inbound.form = forms.read(content_type, body)
+            inbound.model = inbound.form.model
             return
         envelope = inbound.envelope = envelopes.read(body)
         inbound.model = envelope.model
