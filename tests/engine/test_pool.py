@@ -54,9 +54,9 @@ class Notebook:
         self.ids = IdMaker(0)
         self.facts: list[Fact] = []
 
-    def put(self, *facts: Fact) -> None:
+    def put(self, *facts: object) -> None:
         """Keep them."""
-        self.facts += facts
+        self.facts += [fact for fact in facts if isinstance(fact, Fact)]
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """There is no file."""
