@@ -238,9 +238,9 @@ def test_idle_timeout(script: Script, debug: bool) -> None:
             with pytest.raises(UpstreamTimeout) as caught:
                 await whole(answer)
             assert caught.value.phase == "idle"
+            await provider.wait_for(lambda provider: provider.closed_early == 1)
         finally:
             answer.close()
-        await provider.wait_for(lambda provider: provider.closed_early == 1)
 
     check(script, scenario, debug=debug)
 
