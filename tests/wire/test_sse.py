@@ -144,13 +144,36 @@ def test_single_bytes_take_linear_time(bound: int, blank: bytes) -> None:
     assert min(seconds(80_000) for _ in range(2)) < 8 * short * 4 + 0.02
 
 
+def parted(block: bytes) -> list[bytes]:
+    """The events of a block as the bytes that they are."""
+    parts = []
+    at = 0
+    while at < len(block):
+        end = sse.event_end(block, at)
+        parts.append(block[at:end])
+        at = end
+    return parts
+
+
+@given(ANYTHING)
+def test_the_start_of_an_event_is_where_another_one_ends(block: bytes) -> None:
+    """Wherever a block is entered, the start that is found is the last end at or before that place."""
+    ends = [0]
+    for part in parted(block):
+        ends.append(ends[-1] + len(part))
+    for at in range(len(block)):
+        found = sse.event_start(block, 0, at)
+        assert found <= at
+        assert found == 0 or ends_event(block[:found])
+
+
 def test_many_events_in_one_block_take_linear_time() -> None:
     """Parting a block into its events is linear in each kind of line end."""
 
     def seconds(end: bytes, count: int) -> float:
         block = (b"data: {}" + end + end) * count
         began = time.process_time()
-        assert sum(1 for _ in sse.split(block)) == count
+        assert len(parted(block)) == count
         return time.process_time() - began
 
     for end in LINE_ENDS:
@@ -160,7 +183,7 @@ def test_many_events_in_one_block_take_linear_time() -> None:
 @given(ANYTHING)
 def test_split_loses_nothing(block: bytes) -> None:
     """The parts of a block are the block, and each but the last ends with a blank line."""
-    parts = [*sse.split(block)]
+    parts = parted(block)
     assert b"".join(parts) == block
     assert all(parts)
     assert all(map(ends_event, parts[:-1]))

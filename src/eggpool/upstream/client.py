@@ -64,15 +64,11 @@ class Client:
         token = CONNECTING.set(note)
         try:
             session = self._session(proxy_url)
-            async with asyncio.timeout(call.header_timeout_s):
-                response = await session.request(
-                    call.method,
-                    call.url,
-                    headers=CIMultiDict(call.headers),
-                    data=None if call.body is None else _Body(call.body),
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_timeout_s),
-                )
+            if call.header_timeout_s is None:
+                response = await _request(session, call)
+            else:
+                async with asyncio.timeout(call.header_timeout_s):
+                    response = await _request(session, call)
         except TimeoutError as error:
             if note.failed or isinstance(error, aiohttp.ClientError):
                 raise ConnectFailed(f"No connection to {_place(call.url)} within the time-out.") from error
@@ -108,6 +104,17 @@ class Client:
                 max_field_size=_MAX_HEADER_LINE_BYTES,
             )
         return session
+
+
+async def _request(session: aiohttp.ClientSession, call: Call) -> aiohttp.ClientResponse:
+    return await session.request(
+        call.method,
+        call.url,
+        headers=CIMultiDict(call.headers),
+        data=None if call.body is None else _Body(call.body),
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_timeout_s),
+    )
 
 
 class Reply:

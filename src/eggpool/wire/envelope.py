@@ -137,22 +137,31 @@ def _fault(body: bytes, told: str) -> str:
 def _places(body: bytes, members: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
     """Where each value stands. The decoder keeps the last of two equal keys, so the first one then differs here."""
     places: dict[str, tuple[int, int]] = {}
+    whole = memoryview(body)
     at = body.index(b"{") + 1
     for name, raw in members.items():
         at = _skip(body, at)
         if places:
             at = _skip(body, at + 1)  # the comma
-        key = _KEY.match(body, at)
-        value = memoryview(raw)
-        start = key.end() if key else -1
-        end = start + value.nbytes
-        if key is None or _text(key[1]) != name or memoryview(body)[start:end] != value:
+        start = _value_start(body, at, name)
+        end = start + memoryview(raw).nbytes
+        # Two raws are compared at once; two views would be compared byte by byte.
+        if start < 0 or msgspec.Raw(whole[start:end]) != raw:
             raise BadRequest("The request body has the same key twice at its top level.")
         places[name] = (start, end)
         at = end
     if body[_skip(body, at) : _skip(body, at) + 1] != b"}":
         raise BadRequest("The request body has the same key twice at its top level.")
     return places
+
+
+def _value_start(body: bytes, at: int, name: str) -> int:
+    """Where the value of the member at `at` begins; -1 when the member has another name."""
+    plain = b'"' + name.encode() + b'":'
+    if body.startswith(plain, at):
+        return _skip(body, at + len(plain))
+    key = _KEY.match(body, at)
+    return key.end() if key and _text(key[1]) == name else -1
 
 
 def _skip(body: bytes, at: int) -> int:

@@ -64,6 +64,8 @@ def number(value: object) -> float | None:
 
 def count(value: object) -> int:
     """`value` as a count: a whole number from 0 to 2^53 - 1, whatever was sent."""
+    if type(value) is int and 0 <= value <= MAX_COUNT:
+        return value
     result = number(value)
     if result is None or result <= 0:
         return 0

@@ -102,14 +102,15 @@ def events(block: bytes) -> Iterator[SseEvent]:
         yield SseEvent(name, b"\n".join(data))
 
 
-def split(block: bytes) -> Iterator[bytes]:
-    """The events of a block as the bytes that they are, each with its blank line."""
-    start = 0
-    for blank in _BLANK_LINE.finditer(block):
-        yield block[start : blank.end()]
-        start = blank.end()
-    if start < len(block):
-        yield block[start:]
+def event_end(block: bytes, at: int) -> int:
+    """The end of the event that stands at `at`, its blank line included; the end of the block when that lacks one."""
+    blank = _BLANK_LINE.search(block, at)
+    return blank.end() if blank else len(block)
+
+
+def event_start(block: bytes, start: int, at: int) -> int:
+    """The end of the last event that ends between `start` and `at`; `start` when there is none."""
+    return _last_boundary(block, start, at) or start
 
 
 def encode(data: bytes, name: bytes = b"") -> bytes:
@@ -118,17 +119,17 @@ def encode(data: bytes, name: bytes = b"") -> bytes:
     return prefix + b"data: " + data + b"\n\n"
 
 
-def _last_boundary(held: bytearray, start: int) -> int:
-    """The end of the last blank line at or after `start`, 0 when there is none."""
+def _last_boundary(held: bytes | bytearray, start: int, before: int | None = None) -> int:
+    """The end of the last blank line at or after `start`, and not beyond `before`; 0 when there is none."""
     end = 0
     for blank in _BLANK_LINES:
-        place = held.rfind(blank, start)
+        place = held.rfind(blank, start, before)
         if place >= 0:
             end = max(end, place + len(blank))
     return end
 
 
-def _first_boundary(held: bytearray, start: int) -> int:
+def _first_boundary(held: bytes | bytearray, start: int) -> int:
     """The end of the first blank line at or after `start`, 0 when there is none."""
     first = 0
     for blank in _BLANK_LINES:

@@ -1,8 +1,8 @@
 """Observes a reply that is passed through: usage, the terminal marker, errors told in-band.
 
 The observer reads; it never re-encodes. After the first content it decodes only events that a dialect's `STREAM_MARKS`
-match, so that the many events of a long answer cost one search each. What may live here: reading on the way. What may
-not: deciding what a failure means.
+match, and searches for those only where the dialect's `may_matter` does not rule them out, so that the many events of a
+long answer cost next to nothing. What may live here: reading on the way. What may not: deciding what a failure means.
 """
 
 from __future__ import annotations
@@ -37,22 +37,14 @@ class Observer:
 
     def observe(self, block: bytes) -> bytes:
         """Read a block of whole events; give what of it the client gets."""
-        if self.content and self._marks.search(block) is None:
-            return block
-        kept: list[bytes] = []
-        withheld = False
-        for raw in sse.split(block):
-            if self.content and self._marks.search(raw) is None:
-                kept.append(raw)
-                continue
-            notes = [self._codec.read_event(event) for event in sse.events(raw)]
-            for note in notes:
-                self._take(note)
-            if self._withhold_usage and notes and all(note.usage_only for note in notes):
-                withheld = True
-            else:
-                kept.append(raw)
-        return b"".join(kept) if withheld else block
+        withheld: list[tuple[int, int]] = []
+        at = 0
+        while not self.content and at < len(block):
+            end = sse.event_end(block, at)
+            self._read(block, at, end, withheld)
+            at = end
+        self._search(block, at, len(block), withheld)
+        return _without(block, withheld) if withheld else block
 
     def observe_last(self, rest: bytes) -> bytes:
         """The same for what followed the last blank line, an event that lacks its own: half of one is not given."""
@@ -76,6 +68,29 @@ class Observer:
                 self._take(self._codec.read_long_event(skimmer.head, skimmer.tail))
             self.usage = highest(self.usage, skimmer.usage(self._codec))
 
+    def _search(self, block: bytes, start: int, end: int, withheld: list[tuple[int, int]]) -> None:
+        """Read those events between `start` and `end` that matter, found by halving: most blocks hold none or few."""
+        part = block if end - start == len(block) else block[start:end]
+        if not self._codec.may_matter(part) or self._marks.search(part) is None:
+            return
+        middle = (start + end) // 2
+        cut = sse.event_end(block, middle)
+        if cut >= end:
+            cut = sse.event_start(block, start, middle)
+        if cut <= start:
+            self._read(block, start, end, withheld)
+            return
+        self._search(block, start, cut, withheld)
+        self._search(block, cut, end, withheld)
+
+    def _read(self, block: bytes, start: int, end: int, withheld: list[tuple[int, int]]) -> None:
+        """Read one event, and note its place when the client must not get it."""
+        notes = [self._codec.read_event(event) for event in sse.events(block[start:end])]
+        for note in notes:
+            self._take(note)
+        if self._withhold_usage and notes and all(note.usage_only for note in notes):
+            withheld.append((start, end))
+
     def _take(self, note: Note) -> None:
         self.content = self.content or note.content
         self.terminal = self.terminal or note.terminal
@@ -83,6 +98,16 @@ class Observer:
         self.reply_id = self.reply_id or note.reply_id
         if note.usage is not None:
             self.usage = highest(self.usage, note.usage)
+
+
+def _without(block: bytes, places: list[tuple[int, int]]) -> bytes:
+    """The block without what stands at those places, which are in order."""
+    kept: list[bytes] = []
+    at = 0
+    for start, end in places:
+        kept.append(block[at:start])
+        at = end
+    return b"".join([*kept, block[at:]])
 
 
 class Skimmer:
