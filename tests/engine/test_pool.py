@@ -99,14 +99,15 @@ def settle(lease: Lease, end: Kind | str, told_s: float | None = None) -> None:
     elif end == "left":
         lease.left()
     else:
-        lease.succeeded()
+        lease.answered()
+        lease.ended()
 
 
-ENDS: list[Kind | str] = [*Kind, "left", "succeeded"]
+ENDS: list[Kind | str] = [*Kind, "left", "answered"]
 
 
 @pytest.mark.parametrize("first", ENDS)
-@pytest.mark.parametrize("second", ["left", "succeeded", Kind.RATE])
+@pytest.mark.parametrize("second", ["left", "answered", Kind.RATE])
 def test_a_lease_is_settled_once(first: Kind | str, second: Kind | str) -> None:
     """A lease that is settled a second time is a defect that is told at once, and nothing is counted twice."""
     clock = HandClock()
@@ -149,10 +150,40 @@ def test_any_order_of_ends(steps: list[tuple[int, Kind | str, float | None, floa
     clock.advance(32 * 24 * 3600)
     for _ in range(2):
         for choice in planned(pool, clock).choices:
-            pool.lease(choice).succeeded()
+            settle(pool.lease(choice), "answered")
     assert pool.rests == {}
     assert pool.ready
     assert len(planned(pool, clock).choices) == 2
+
+
+def test_a_trial_is_over_when_the_account_answers() -> None:
+    """A long answer on trial does not keep others from the account: it works from the first word on."""
+    clock = HandClock()
+    pool, _ = opened(clock)
+    choices = planned(pool, clock).choices
+    for choice in choices:
+        pool.lease(choice).failed(Kind.RATE, 5.0)
+    assert planned(pool, clock).choices == ()
+    clock.advance(6)
+    trials = [pool.lease(choice) for choice in planned(pool, clock).choices]
+    assert planned(pool, clock).choices == ()
+    trials[0].answered()
+    assert [choice.candidate.account for choice in planned(pool, clock).choices] == [trials[0].candidate.account]
+    for lease in trials:
+        lease.ended()
+
+
+def test_an_old_answer_does_not_end_a_new_rest() -> None:
+    """A stream that began before its account was limited says nothing about the limit."""
+    clock = HandClock()
+    pool, _ = opened(clock)
+    choice = planned(pool, clock).choices[0]
+    early = pool.lease(choice)
+    clock.advance(1)
+    pool.lease(choice).failed(Kind.RATE, 60.0)
+    early.answered()
+    early.ended()
+    assert choice.candidate.account in {refusal.account for refusal in planned(pool, clock).refused}
 
 
 def test_only_a_providers_word_makes_the_pool_unready() -> None:
@@ -177,7 +208,7 @@ def test_events_tell_each_change_once() -> None:
             lease.failed(Kind.SERVER_ERROR, None)
     assert notebook.events == ["account_resting"] * 2
     for _ in range(4):
-        pool.lease(planned(pool, clock).choices[0]).succeeded()
+        settle(pool.lease(planned(pool, clock).choices[0]), "answered")
         clock.advance(1)
     assert notebook.events[2:] == ["account_recovered"] * 2
 

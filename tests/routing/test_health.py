@@ -31,9 +31,14 @@ DUE_WORD = Rest("rate", NOW - 1, True, 2)
 TRIAL = Rest("server_error", NOW - 1, False, 2, on_trial=True)
 TRIAL_WORD = Rest("rate", NOW - 1, True, 2, on_trial=True)
 
+REFUSING_SINCE = Rest("rate", NOW + 10, True, 2, since=NOW - 1)
+
 TABLE: list[tuple[Rest | None, Event, Rest | None]] = [
     # success clears whatever it was
-    *((rest, Succeeded(), None) for rest in (None, RESTING, REFUSING, DUE, DUE_WORD, TRIAL, TRIAL_WORD)),
+    *((rest, Succeeded(NOW), None) for rest in (None, RESTING, REFUSING, DUE, DUE_WORD, TRIAL, TRIAL_WORD)),
+    # an answer to what was asked before the rest began says nothing about it
+    (REFUSING_SINCE, Succeeded(NOW - 2), REFUSING_SINCE),
+    (REFUSING_SINCE, Succeeded(NOW - 1), None),
     # a trial marks what is there and creates nothing
     (None, TrialBegan(), None),
     (DUE, TrialBegan(), TRIAL),
@@ -43,25 +48,25 @@ TABLE: list[tuple[Rest | None, Event, Rest | None]] = [
     (TRIAL_WORD, TrialLeft(), DUE_WORD),
     (RESTING, TrialLeft(), RESTING),
     # a first failure
-    (None, GUESS, Rest("server_error", NOW + 1, False, 1)),
-    (None, WORD, Rest("rate", NOW + 1, True, 1)),
-    (None, TOLD, Rest("rate", NOW + 50, True, 1)),
+    (None, GUESS, Rest("server_error", NOW + 1, False, 1, since=NOW)),
+    (None, WORD, Rest("rate", NOW + 1, True, 1, since=NOW)),
+    (None, TOLD, Rest("rate", NOW + 50, True, 1, since=NOW)),
     # failures together count once, and what is made up shortens nothing
     (RESTING, GUESS, RESTING),
     (REFUSING, WORD, REFUSING),
-    (REFUSING, TOLD, Rest("rate", NOW + 50, True, 2)),
+    (REFUSING, TOLD, Rest("rate", NOW + 50, True, 2, since=NOW)),
     # a guess changes nothing about a provider's word that holds; a word replaces a guess
     (REFUSING, GUESS, REFUSING),
-    (RESTING, WORD, Rest("rate", NOW + 2, True, 2)),
-    (RESTING, TOLD, Rest("rate", NOW + 50, True, 2)),
+    (RESTING, WORD, Rest("rate", NOW + 2, True, 2, since=NOW)),
+    (RESTING, TOLD, Rest("rate", NOW + 50, True, 2, since=NOW)),
     # failure after the rest, tried or not, doubles
-    (DUE, GUESS, Rest("server_error", NOW + 4, False, 3)),
-    (TRIAL, GUESS, Rest("server_error", NOW + 4, False, 3)),
-    (TRIAL_WORD, WORD, Rest("rate", NOW + 4, True, 3)),
-    (TRIAL_WORD, GUESS, Rest("server_error", NOW + 4, False, 3)),
-    (TRIAL_WORD, TOLD, Rest("rate", NOW + 50, True, 3)),
+    (DUE, GUESS, Rest("server_error", NOW + 4, False, 3, since=NOW)),
+    (TRIAL, GUESS, Rest("server_error", NOW + 4, False, 3, since=NOW)),
+    (TRIAL_WORD, WORD, Rest("rate", NOW + 4, True, 3, since=NOW)),
+    (TRIAL_WORD, GUESS, Rest("server_error", NOW + 4, False, 3, since=NOW)),
+    (TRIAL_WORD, TOLD, Rest("rate", NOW + 50, True, 3, since=NOW)),
     # a newer time told replaces an older one, shorter or longer
-    (Rest("plan_window", NOW + 9000, True, 1), TOLD, Rest("rate", NOW + 50, True, 1)),
+    (Rest("plan_window", NOW + 9000, True, 1, since=NOW), TOLD, Rest("rate", NOW + 50, True, 1, since=NOW)),
 ]
 
 
@@ -93,7 +98,7 @@ FAILURES = st.builds(
     jitter=st.floats(0, 1),
     told_s=st.none() | st.floats(allow_nan=False) | st.integers(0, 10**18).map(float),
 )
-EVENTS = FAILURES | st.sampled_from([Succeeded(), TrialBegan(), TrialLeft()])
+EVENTS = FAILURES | st.sampled_from([Succeeded(1e9), TrialBegan(), TrialLeft()])
 HISTORIES = st.lists(st.tuples(st.floats(0, 5000), EVENTS), max_size=40)
 
 
@@ -112,7 +117,7 @@ def test_a_rest_always_ends(history: list[tuple[float, Event]]) -> None:
                 assert not rest.on_trial
             if isinstance(event, Failed) and event.told_s is not None and rest.until > now and rest.kind == event.kind:
                 assert rest.until >= now + SHORTEST_TOLD_S or not event.on_providers_word
-    assert step(rest, Succeeded(), now) is None
+    assert step(rest, Succeeded(now), now) is None
 
 
 @given(st.lists(st.tuples(st.floats(0, 5000), FAILURES.filter(lambda failed: failed.told_s is None)), min_size=1))

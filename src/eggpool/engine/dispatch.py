@@ -194,7 +194,7 @@ class Exchange:
             if self._stage is _Stage.OPENING:
                 self._lease.left()
             else:
-                self._lease.succeeded()
+                self._lease.ended()
         if attempt is not None:
             self._booking.attempt_ended(attempt)
         outcome = self._outcome(client_left=client_left)
@@ -384,6 +384,8 @@ class Exchange:
 
     def _commit(self, candidate: Candidate) -> None:
         """From here on no other account is tried, and what was sent is not needed any more."""
+        if self._lease is not None:
+            self._lease.answered()
         self._booking.committed = self._pool.clock.now()
         self._booking.served = candidate
         self._inbound.body = None
@@ -503,7 +505,7 @@ def _nothing_to_try(inbound: Inbound, planned: Plan, offer: Offer) -> RequestRef
         )
     reasons = ", ".join(f"{refusal.account}: {refusal.reason}" for refusal in planned.refused[:MAX_REASONS])
     return AllLimited(
-        f"Every account for this request is limited by its provider at the moment ({reasons}).",
+        f"Every account for this request is at a limit at the moment ({reasons}).",
         retry_after_s=planned.retry_after_s or 1.0,
     )
 

@@ -47,13 +47,14 @@ class AccountState:
 class Lease:
     """One attempt's hold on an account: taken by `Pool.lease`, ended by exactly one call of a settling method."""
 
-    __slots__ = ("_account", "_pool", "_scopes", "_trials", "candidate", "settled")
+    __slots__ = ("_account", "_began", "_pool", "_scopes", "_trials", "candidate", "settled")
 
     def __init__(self, pool: Pool, account: AccountState, candidate: Candidate, trials: list[ScopeKey]) -> None:
         self._pool = pool
         self._account = account
         self._trials = trials
         self.candidate = candidate
+        self._began = account.last_used
         self.settled = False
         self._scopes: dict[str, ScopeKey] = {
             "model": health.model_scope(candidate.account, candidate.model),
@@ -66,10 +67,13 @@ class Lease:
         """Where the leased account is."""
         return self._account.target
 
-    def succeeded(self) -> None:
-        """The account gave an answer: whatever rested on the way is well."""
+    def answered(self) -> None:
+        """The account answers: whatever rested on the way is well, however long the answer takes."""
+        self._pool.step(tuple(self._scopes.values()), health.Succeeded(self._began), self.candidate.account)
+
+    def ended(self) -> None:
+        """The answer is over, whole or not wanted any more."""
         self._settle()
-        self._pool.step(tuple(self._scopes.values()), health.Succeeded(), self.candidate.account)
 
     def left(self) -> None:
         """The attempt ended without telling anything about the account."""

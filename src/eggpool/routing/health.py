@@ -32,6 +32,7 @@ class Rest(msgspec.Struct, frozen=True):
     on_providers_word: bool
     failures: int  # in a row; doubles the next guess
     on_trial: bool = False
+    since: float = 0.0
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -45,7 +46,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Succeeded(msgspec.Struct, frozen=True, tag=True):
-    """An attempt gave an answer."""
+    """An attempt that began at `began` gave an answer; it says nothing about a rest that came after that."""
+
+    began: float
 
 
 class TrialBegan(msgspec.Struct, frozen=True, tag=True):
@@ -86,8 +89,8 @@ def status(rest: Rest | None, now: float) -> Status:
 def step(rest: Rest | None, event: Event, now: float) -> Rest | None:
     """The state after an event; None is well."""
     match event:
-        case Succeeded():
-            return None
+        case Succeeded(began=began):
+            return rest if rest is not None and rest.since > began else None
         case Failed():
             return _after_failure(rest, event, now)
         case TrialBegan():
@@ -116,4 +119,4 @@ def _after_failure(rest: Rest | None, event: Failed, now: float) -> Rest:
     if resting is not None and same_word and event.told_s is None and until < resting.until:
         # Only a time that was told can be shorter than the one before: a length that we made up says nothing new.
         return msgspec.structs.replace(resting, failures=failures, on_trial=False)
-    return Rest(event.kind, until, event.on_providers_word, failures)
+    return Rest(event.kind, until, event.on_providers_word, failures, since=now)
