@@ -76,3 +76,25 @@ def test_good_provider_is_ready(tmp_path: Path) -> None:
                 assert upstream.requests == []
 
     run(scenario)
+
+
+def test_every_answer_has_a_name(tmp_path: Path) -> None:
+    """Whatever is asked, the answer carries a name of its own that a person can quote, and the number of tries."""
+
+    async def scenario() -> None:
+        async with (
+            ScriptedProvider() as upstream,
+            running_pool(settings(tmp_path, provider("alpha", upstream, "a"))) as pool,
+        ):
+            names = set()
+            paths = ("/v1/models", "/v1/models/nope", "/v1/healthz", "/api/stats/summary", "/api/events", "/nothing")
+            for path in paths:
+                async with pool.get(path) as answer:
+                    names.add(answer.headers["x-proxy-request-id"])
+                    assert answer.headers["x-proxy-attempt-count"] == "0"
+            async with pool.post(PATHS[CHAT], question()) as answer:
+                names.add(answer.headers["x-proxy-request-id"])
+                assert answer.headers["x-proxy-attempt-count"] == "1"
+            assert len(names) == len(paths) + 1
+
+    run(scenario)

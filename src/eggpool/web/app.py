@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 READING = ("GET", "HEAD")
 
+Answer = tuple[int, object]
 JsonReader = Callable[[dict[str, str]], Awaitable[object]]
 
 
@@ -66,8 +67,9 @@ class Routes:
         self._data_plane = DataPlane(runtime.config, runtime.dispatcher, self._access, runtime.access_log)
         self._models = ModelsApi(runtime.pool)
         self._health = HealthApi(runtime.pool, runtime.database)
+        self._ledger, self._clock = runtime.ledger, runtime.clock
         statistics = StatsApi(runtime.database, runtime.clock)
-        self._open: dict[str, Callable[[Send], Awaitable[None]]] = {
+        self._open: dict[str, Callable[[], Answer]] = {
             "/v1/healthz": self._health.live,
             "/v1/readyz": self._health.ready,
         }
@@ -82,28 +84,28 @@ class Routes:
         if path.startswith("/v1/") and path not in self._open and not is_models(path):
             await self._data_plane(scope, receive, send)
             return
+        request_id = f"{self._ledger.new_id(self._clock.wall_ms()):016x}"
+        own = [(b"x-proxy-request-id", request_id.encode()), (b"x-proxy-attempt-count", b"0")]
         try:
             self._access.check_host(scope["headers"])
-            await self._control(scope, send)
+            status, payload = await self._control(scope)
+            await send_json(send, status, payload, own)
         except EggPoolError as error:
-            await send_error(send, dialect_of(path, scope["headers"]), error, request_id="")
+            await send_error(send, dialect_of(path, scope["headers"]), error, request_id=request_id, headers=own)
 
-    async def _control(self, scope: Scope, send: Send) -> None:
+    async def _control(self, scope: Scope) -> Answer:
+        """The status and the payload for anything but the data plane."""
         path, method = scope["path"], scope["method"]
         if path == "/" and method == "HEAD":
-            await self._health.probe(send)
-            return
+            return self._health.live()  # with this, agents see whether anybody is there
         known = path in self._open or path in self._json or is_models(path)
         if known and method not in READING:
             raise MethodNotAllowed(path, READING)
         if path in self._open:
-            await self._open[path](send)
-            return
+            return self._open[path]()
         self._access.client(scope["headers"])
         if is_models(path):
-            await self._models(scope, send)
-        elif path in self._json:
-            query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-            await send_json(send, 200, await self._json[path](query))
-        else:
-            raise NotFound(f"There is nothing at {path[:200]}; the README lists the paths of this pool.")
+            return 200, self._models.read(path, scope["headers"])
+        if path in self._json:
+            return 200, await self._json[path](dict(parse_qsl(scope["query_string"].decode("latin-1"))))
+        raise NotFound(f"There is nothing at {path[:200]}; the README lists the paths of this pool.")

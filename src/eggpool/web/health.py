@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from eggpool.engine.pool import Pool
-from eggpool.engine.server import Send
 from eggpool.store.db import Database
-from eggpool.web.replies import send_body, send_json
 
 LAG_WORTH_TELLING_MS = 5000
 
@@ -17,11 +15,11 @@ class HealthApi:
         self._pool = pool
         self._database = database
 
-    async def live(self, send: Send) -> None:
+    def live(self) -> tuple[int, dict[str, object]]:
         """The process answers."""
-        await send_json(send, 200, {"status": "ok"})
+        return 200, {"status": "ok"}
 
-    async def ready(self, send: Send) -> None:
+    def ready(self) -> tuple[int, dict[str, object]]:
         """200 when at least one account can be tried now. Books that lag do not stop requests, so they do not count."""
         catalog = self._pool.catalog
         checks = {
@@ -30,8 +28,4 @@ class HealthApi:
             "catalog": "ok" if catalog.offers or catalog.unlisted else "no models are known",
         }
         good = checks["accounts"] == "ok" and checks["catalog"] == "ok"
-        await send_json(send, 200 if good else 503, {"status": "ok" if good else "degraded", "checks": checks})
-
-    async def probe(self, send: Send) -> None:
-        """`HEAD /`, with which agents see whether anybody is there."""
-        await send_body(send, 200, b"", [(b"content-type", b"text/plain; charset=utf-8")])
+        return 200 if good else 503, {"status": "ok" if good else "degraded", "checks": checks}

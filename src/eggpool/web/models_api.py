@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 from eggpool.engine.pool import Pool
-from eggpool.engine.server import Scope, Send
 from eggpool.errors import NotFound
-from eggpool.web.replies import dialect_of, send_json
+from eggpool.web.replies import Headers, dialect_of
 from eggpool.wire.dialects import CODECS
 
 PATH = "/v1/models"
@@ -19,16 +16,15 @@ class ModelsApi:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def __call__(self, scope: Scope, send: Send) -> None:
-        """Answer a request whose key was found good. Raises NotFound for an entry that is not there."""
+    def read(self, path: str, headers: Headers) -> dict[str, object]:
+        """The list, or the entry that a path names. Raises NotFound for one that is not there."""
         models = self._pool.config.models
         resting = self._pool.resting if models.expose_mode == "healthy_union" else frozenset()
         cards = self._pool.catalog.cards(mode=models.expose_mode, collapse=models.collapse_models, resting=resting)
-        codec = CODECS[dialect_of(PATH, scope["headers"])]
-        wanted = unquote(scope["path"].removeprefix(PATH).strip("/"))
+        codec = CODECS[dialect_of(PATH, headers)]
+        wanted = path.removeprefix(PATH).strip("/")
         if not wanted:
-            await send_json(send, 200, codec.models_page(cards))
-            return
+            return codec.models_page(cards)
         card = next((card for card in cards if card.id == wanted), None)
         if card is None:
             # The other form of a name (with or without its provider) may be asked for as well as requested.
@@ -38,7 +34,7 @@ class ModelsApi:
             raise NotFound(
                 f"The model {wanted[:200]} is not served by any account.", param="model", code="model_not_found"
             )
-        await send_json(send, 200, codec.model_entry(card))
+        return codec.model_entry(card)
 
 
 def is_models(path: str) -> bool:
