@@ -51,7 +51,7 @@ class UsageSource(enum.StrEnum):
     NONE = "none"  # no report seen
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts of one reply.
 
     `cache_read_tokens` and `cache_write_tokens` are parts of `input_tokens`, `cache_write_1h_tokens` is a part of
@@ -68,7 +68,7 @@ class Usage(msgspec.Struct, frozen=True):
     cost_nanodollars: int | None = None
 
 
-class Price(msgspec.Struct, frozen=True):
+class Price(msgspec.Struct, frozen=True, gc=False):
     """Nanodollars per million tokens; None where the source does not say.
 
     Above `tier_above_tokens` input tokens, the `tier_*` rates hold for the whole request where they are known.
@@ -88,7 +88,7 @@ class Price(msgspec.Struct, frozen=True):
     source: str = ""  # config, provider
 
 
-class Cost(msgspec.Struct, frozen=True):
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """Money of one request; `nanodollars` is None exactly when `exactness` is UNKNOWN."""
 
     nanodollars: int | None
@@ -138,7 +138,7 @@ class Refusal(msgspec.Struct, frozen=True):
     until_at_ms: int | None = None
 
 
-class AttemptRecord(msgspec.Struct, frozen=True):
+class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
     """One try at one account, as it is booked."""
 
     request_id: int
@@ -159,7 +159,7 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     bytes_received: int = 0  # from the provider
 
 
-class RequestBegun(msgspec.Struct, frozen=True):
+class RequestBegun(msgspec.Struct, frozen=True, gc=False):
     """A lease was taken: what is known before the provider has answered."""
 
     id: int
@@ -172,7 +172,7 @@ class RequestBegun(msgspec.Struct, frozen=True):
     reserved_nanodollars: int = 0
 
 
-class RequestRecord(msgspec.Struct, frozen=True):
+class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     """One request, as it is booked when it has ended."""
 
     id: int
@@ -207,7 +207,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     decision: str | None = None  # compact JSON: who was considered, who was refused and why
 
 
-class PingRecord(msgspec.Struct, frozen=True):
+class PingRecord(msgspec.Struct, frozen=True, gc=False):
     """One fetch of an account's model list."""
 
     account: AccountLabel
@@ -218,7 +218,7 @@ class PingRecord(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class EventRecord(msgspec.Struct, frozen=True):
+class EventRecord(msgspec.Struct, frozen=True, gc=False):
     """Something that a person may want to know about: an account rests, a list failed, books lag."""
 
     at_ms: int

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.store.books import attempt, begun, request
 
+from eggpool.domain import Cost, Exactness, Usage
 from eggpool.store.backlog import Backlog, Waiting
-from eggpool.store.facts import Fact, Tally
+from eggpool.store.facts import ROW_BYTES, AnyFact, Begun, Ended, Fact, Tally, Tried
 
 facts_put = st.lists(st.tuples(st.booleans(), st.integers(1, 50)), max_size=60)
+
+
+def ended(request_id: int, size: int = 1) -> Ended:
+    """The end of a request with 10 input tokens, 1 output token and 5 nanodollars."""
+    record = request(request_id, usage=Usage(10, output_tokens=1), cost=Cost(5, Exactness.DERIVED))
+    return Ended(record, None, size)
 
 
 @given(put=facts_put, max_facts=st.integers(1, 20), max_bytes=st.integers(1, 300), takes=st.sets(st.integers(0, 60)))
@@ -19,8 +28,8 @@ def test_nothing_is_lost_without_being_counted(
     backlog = Backlog(max_facts, max_bytes)
     taken: list[Waiting] = []
     for number, (essential, size) in enumerate(put):
-        tally = Tally(1, 10, 1, 5) if essential else None
-        backlog.put(Waiting(number, 0.0, Fact("fact", (), size, essential=essential, tally=tally)))
+        fact: AnyFact = ended(number, size) if essential else Tried((attempt(number),), size)
+        backlog.put(Waiting(number, 0.0, fact))
         assert len(backlog) <= max_facts
         assert 0 <= backlog.size <= max_bytes
         if number in takes:
@@ -54,3 +63,61 @@ def test_what_can_be_given_up_goes_first() -> None:
     backlog.put(Waiting(6, 0.0, Fact("attempts", (), 1, essential=False)))
     assert [item.number for item in backlog.take(9)] == [4, 5]
     assert backlog.losses.facts == 2
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from(["begun", "ended", "take"]), st.integers(1, 5)), max_size=60))
+def test_a_begin_is_taken_only_when_no_end_came_before(steps: list[tuple[str, int]]) -> None:
+    """A begin that waits goes when its request ends, and a later begin of a request replaces an earlier one."""
+    backlog = Backlog()
+    under_way: dict[int, str] = {}
+    for number, (step, request_id) in enumerate(steps):
+        if step == "begun":
+            under_way[request_id] = f"client {number}"
+            record = msgspec.structs.replace(begun(request_id), client=under_way[request_id])
+            backlog.put(Waiting(number, 0.0, Begun(record)))
+        elif step == "ended":
+            under_way.pop(request_id, None)
+            backlog.put(Waiting(number, 0.0, ended(request_id)))
+        else:
+            records = [item.fact.record for item in backlog.take(100) if isinstance(item.fact, Begun)]
+            assert {record.id: record.client for record in records} == under_way
+            assert len(records) == len(under_way)
+            under_way.clear()
+            assert (len(backlog), backlog.size) == (0, 0)
+    assert not backlog.losses
+
+
+def test_a_begin_counts_against_the_bounds() -> None:
+    """Begins push out attempts, are given up when there are none, and make room again when their requests end."""
+    backlog = Backlog(2, 10_000)
+    backlog.put(Waiting(1, 0.0, Fact("attempts", (), 1, essential=False)))
+    backlog.put(Waiting(2, 0.0, Begun(begun(1))))
+    backlog.put(Waiting(3, 0.0, Begun(begun(2))))
+    assert backlog.losses.facts == 1
+    backlog.put(Waiting(4, 0.0, Begun(begun(3))))
+    assert backlog.losses.facts == 2
+    backlog.put(Waiting(5, 0.0, Begun(begun(2))))  # needs no place of its own
+    assert backlog.losses.facts == 2
+    backlog.put(Waiting(6, 0.0, ended(1)))
+    assert (backlog.losses.facts, len(backlog), backlog.size) == (2, 2, ROW_BYTES + 1)
+    assert [item.number for item in backlog.take(9)] == [3, 6]
+
+
+def test_the_oldest_is_found_among_all() -> None:
+    """A begin that was replaced has waited since the first one; one that has ended no longer counts."""
+    backlog = Backlog()
+    backlog.put(Waiting(1, 1.0, Begun(begun(1))))
+    backlog.put(Waiting(2, 2.0, Begun(begun(2))))
+    backlog.put(Waiting(3, 3.0, Tried((), 1)))
+    backlog.put(Waiting(4, 4.0, Begun(begun(1))))
+    oldest = backlog.oldest()
+    assert oldest is not None
+    assert (oldest.number, oldest.at) == (1, 1.0)
+    backlog.put(Waiting(5, 5.0, ended(1)))
+    oldest = backlog.oldest()
+    assert oldest is not None
+    assert oldest.number == 2
+    backlog.put(Waiting(6, 6.0, ended(2)))
+    oldest = backlog.oldest()
+    assert oldest is not None
+    assert oldest.number == 3

@@ -94,6 +94,55 @@ def test_a_request_that_ends_in_the_same_commit_is_never_marked_as_begun(path: P
     assert rows(path, "SELECT id FROM requests ORDER BY id") == [(1,), (2,)]
 
 
+def test_a_request_that_goes_on_is_marked_by_itself(path: Path) -> None:
+    """Nobody has to ask: the begin of a lone request is in the file after the commit interval."""
+
+    async def scenario() -> None:
+        async with opened(path, commit_interval_ms=20) as database:
+            ledger = Ledger(database)
+            for number in range(1, 4):
+                ledger.begun(begun(number))
+                await appears(path, f"SELECT 1 FROM begun WHERE id = {number}")  # noqa: S608
+
+    run(scenario())
+
+
+def test_a_begin_that_is_written_late_does_not_outlive_its_request(path: Path) -> None:
+    """A request that ends while its begin waits for a locked file leaves no row that says that it runs."""
+
+    async def scenario() -> None:
+        async with opened(path, busy_timeout_ms=10, commit_interval_ms=1) as database:
+            ledger = Ledger(database)
+            with Watch("cannot be written") as watch, locked(path):
+                ledger.begun(begun(1))
+                await watch.wait()
+                ledger.request(request(1))
+            assert await database.settle(10)
+            assert await database.settle(10)
+        assert rows(path, "SELECT id FROM begun") == []
+        assert rows(path, "SELECT id FROM requests") == [(1,)]
+
+    run(scenario())
+
+
+def test_an_end_that_is_refused_leaves_the_begin(path: Path) -> None:
+    """A request whose end cannot be stored is not forgotten: the next start finds that it had begun."""
+
+    async def scenario() -> None:
+        async with opened(path, commit_interval_ms=NEVER) as database:
+            ledger = Ledger(database)
+            ledger.begun(begun(1))
+            ledger.begun(begun(2))
+            assert await database.settle(10)
+            ledger.request(request(1, client=None))
+            ledger.request(request(2))
+            assert await database.settle(10)
+            assert rows(path, "SELECT id FROM begun") == [(1,)]
+            assert rows(path, "SELECT id FROM requests") == [(2,)]
+
+    run(scenario())
+
+
 def test_what_a_crash_left_is_booked_at_the_next_start(path: Path, tmp_path: Path) -> None:
     """A request without an end becomes an interrupted one with its reserved cost as an estimate, and one event."""
     copy = tmp_path / "copy.sqlite3"

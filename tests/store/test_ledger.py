@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -154,6 +156,110 @@ def test_text_that_cannot_be_stored_is_mended(path: Path) -> None:
             assert event.details == "?"
             assert (await ledger.load_model_lists())[ACCOUNT].models[0].id == "x?"
             assert await ledger.load_state() == {"?": "?"}
+
+    run(scenario())
+
+
+TEXTS_OF_A_REQUEST = (
+    "client",
+    "client_address",
+    "path",
+    "model_asked",
+    "account",
+    "model_served",
+    "error_class",
+    "upstream_request_id",
+    "decision",
+)
+
+
+@pytest.mark.parametrize("field", TEXTS_OF_A_REQUEST)
+def test_no_text_of_a_request_costs_the_request(path: Path, field: str) -> None:
+    """Whichever text holds a lone surrogate, the request is booked with it mended, and so are its neighbours."""
+
+    async def scenario() -> None:
+        async with opened(path) as database:
+            ledger = Ledger(database)
+            for number in range(1, 101):
+                ledger.request(request(number), [attempt(number)])
+            ledger.request(request(101, **{field: "a\ud800/b"}), [attempt(101)])
+            assert await database.settle(10)
+            assert rows(path, f"SELECT {field} FROM requests WHERE id = 101") == [("a?/b",)]  # noqa: S608
+            assert rows(path, "SELECT COUNT(*) FROM requests") == [(101,)]
+            assert rows(path, "SELECT COUNT(*) FROM attempts") == [(101,)]
+            assert await database.read(lambda conn: stats.events(conn, 5)) == ()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("field", ["account", "model", "error_class", "error_detail", "scope", "upstream_request_id"])
+def test_no_text_of_an_attempt_costs_the_attempt(path: Path, field: str) -> None:
+    """Whichever text holds a lone surrogate, the attempt and the begin of its request are booked with it mended."""
+
+    async def scenario() -> None:
+        async with opened(path) as database:
+            ledger = Ledger(database)
+            ledger.request(request(1), [msgspec.structs.replace(attempt(1), **{field: "\udcff"})])
+            ledger.begun(RequestBegun(2, "\ud800", AccountLabel("\ud800"), "\ud800", Dialect.CHAT, True, NOW))
+            assert await database.settle(10)
+            assert rows(path, f"SELECT {field} FROM attempts") == [("?",)]  # noqa: S608
+            assert rows(path, "SELECT client, account, model FROM begun") == [("?", "?", "?")]
+            assert await database.read(lambda conn: stats.events(conn, 5)) == ()
+
+    run(scenario())
+
+
+def test_many_requests_come_out_as_they_went_in(path: Path) -> None:
+    """Rows that share a statement do not mix, whatever their number, and a second one of an id changes nothing."""
+
+    async def scenario() -> None:
+        async with opened(path) as database:
+            ledger = Ledger(database)
+            expected = [
+                (request(number, model_asked=f"m{number}", status=number), [attempt(number, 1), attempt(number, 2)])
+                for number in range(1, 211)
+            ]
+            for record, attempts in expected:
+                ledger.request(record, attempts)
+                ledger.request(request(record.id, model_asked="again"))
+            assert await database.settle(10)
+            found = await database.read(lambda conn: stats.recent_requests(conn, 500))
+            assert sorted((row.record.id, row.record.model_asked, row.record.status) for row in found) == [
+                (record.id, record.model_asked, record.status) for record, _ in expected
+            ]
+            assert all([tried.number for tried in row.attempts] == [1, 2] for row in found)
+            assert all(tried.request_id == row.record.id for row in found for tried in row.attempts)
+
+    run(scenario())
+
+
+def test_every_measure_is_clamped(path: Path) -> None:
+    """No single number of a request or an attempt can be beyond the bounds, and a clamped request says so."""
+    usage = [field.name for field in msgspec.structs.fields(Usage)]
+    absurd: list[dict[str, Any]] = [
+        *({"usage": Usage(**{name: value})} for name in usage for value in (MEASURE_MAX + 1, 2**90, -1)),
+        *(
+            {name: value}
+            for name in ("status", "ended_at_ms", "total_us", "attempts", "reserved_nanodollars", "queue_us")
+            for value in (MEASURE_MAX + 1, 2**90, -1)
+        ),
+        *({name: -(2**70)} for name in ("connect_us", "first_byte_us", "first_event_us", "bytes_received")),
+        {"cost": Cost(2**90, Exactness.EXACT)},
+        {"bytes_emitted": 2**64},
+        {"started_at_ms": 2**63},
+    ]
+
+    async def scenario() -> None:
+        async with opened(path) as database:
+            ledger = Ledger(database)
+            for number, changes in enumerate(absurd, start=1):
+                ledger.request(request(number, **changes), [attempt(number, rest_ms=2**90, bytes_received=-1)])
+            assert await database.settle(10)
+            found = await database.read(lambda conn: stats.recent_requests(conn, 500))
+            assert len(found) == len(absurd)
+            assert all(row.clamped for row in found)
+            assert rows(path, "SELECT DISTINCT rest_ms, bytes_received FROM attempts") == [(MEASURE_MAX, 0)]
+            assert await database.read(lambda conn: stats.events(conn, 5)) == ()
 
     run(scenario())
 

@@ -6,20 +6,22 @@ A plain data structure: no thread, no clock; the writer holds its lock around ea
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from itertools import islice
 
-from eggpool.store.facts import Fact, Tally
+import msgspec
+
+from eggpool.store.facts import AnyFact, Begun, Ended, Tally
 
 MAX_FACTS = 50_000
 MAX_BYTES = 64 * 1024 * 1024
 
 
-class Waiting(NamedTuple):
-    """A fact in the queue; `number` counts all facts ever put."""
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """A fact in the queue. `number` grows with each put; facts that were put together have the same."""
 
     number: int
     at: float  # monotonic seconds
-    fact: Fact
+    fact: AnyFact
 
 
 class Losses:
@@ -32,26 +34,32 @@ class Losses:
     def __bool__(self) -> bool:
         return self.facts > 0
 
-    def add(self, fact: Fact) -> None:
+    def add(self, fact: AnyFact) -> None:
         """One more fact that will not be written."""
         self.facts += 1
-        if fact.tally is not None:
-            self.tally += fact.tally
+        if isinstance(fact, Ended):
+            self.tally += fact.tally()
 
 
 class Backlog:
-    """First in, first out, with two kinds of facts: those that can be given up wait in a queue of their own."""
+    """First in, first out, with two kinds of facts: those that can be given up wait in a queue of their own.
+
+    Beside them waits what is known of requests under way, by their ids: the end of a request takes its begin along, so
+    that only a request that outlives a commit has its begin written.
+    """
 
     def __init__(self, max_facts: int = MAX_FACTS, max_bytes: int = MAX_BYTES) -> None:
         self._max_facts = max_facts
         self._max_bytes = max_bytes
+        self._begun: dict[int, Waiting] = {}
         self._essential: deque[Waiting] = deque()
         self._others: deque[Waiting] = deque()
+        self._count = 0
         self._bytes = 0
         self.losses = Losses()
 
     def __len__(self) -> int:
-        return len(self._essential) + len(self._others)
+        return self._count
 
     @property
     def size(self) -> int:
@@ -61,40 +69,54 @@ class Backlog:
     @property
     def half_empty(self) -> bool:
         """There is room again."""
-        return len(self) * 2 <= self._max_facts and self._bytes * 2 <= self._max_bytes
+        return self._count * 2 <= self._max_facts and self._bytes * 2 <= self._max_bytes
 
     def put(self, item: Waiting) -> None:
         """Add a fact. Beyond the bounds the oldest one that is not essential goes; when there is none, the new one is
         summed up instead of kept."""
-        while self._is_full(item.fact.size) and self._others:
-            oldest = self._others.popleft()
-            self._bytes -= oldest.fact.size
-            self.losses.add(oldest.fact)
-        if self._is_full(item.fact.size):
-            self.losses.add(item.fact)
+        fact = item.fact
+        if isinstance(fact, Ended):
+            begun = self._begun.pop(fact.record.id, None)
+            if begun is not None:
+                self._left(begun)
+        elif isinstance(fact, Begun) and (earlier := self._begun.get(fact.record.id)) is not None:
+            # Another account has the request now; it has waited as long as before.
+            self._begun[fact.record.id] = Waiting(earlier.number, earlier.at, fact)
             return
-        (self._essential if item.fact.essential else self._others).append(item)
-        self._bytes += item.fact.size
+        while self._is_full(fact.size):
+            if not self._others:
+                self.losses.add(fact)
+                return
+            oldest = self._others.popleft()
+            self._left(oldest)
+            self.losses.add(oldest.fact)
+        self._count += 1
+        self._bytes += fact.size
+        if isinstance(fact, Begun):
+            self._begun[fact.record.id] = item
+        else:
+            (self._essential if fact.essential else self._others).append(item)
+
+    def _left(self, item: Waiting) -> None:
+        self._count -= 1
+        self._bytes -= item.fact.size
 
     def _is_full(self, size: int) -> bool:
-        return len(self) >= self._max_facts or self._bytes + size > self._max_bytes
+        return self._count >= self._max_facts or self._bytes + size > self._max_bytes
 
     def take(self, count: int) -> list[Waiting]:
         """The oldest facts, at most `count` of each kind."""
-        taken: list[Waiting] = []
+        taken = [self._begun.pop(request_id) for request_id in list(islice(self._begun, count))]
         for queue in (self._essential, self._others):
-            for _ in range(min(count, len(queue))):
-                item = queue.popleft()
-                self._bytes -= item.fact.size
-                taken.append(item)
+            taken += [queue.popleft() for _ in range(min(count, len(queue)))]
+        self._count -= len(taken)
+        self._bytes -= sum(item.fact.size for item in taken)
         return taken
 
     def oldest(self) -> Waiting | None:
         """The fact that has waited longest."""
-        if self._essential and self._others:
-            return min(self._essential[0], self._others[0], key=lambda item: item.number)
-        queue = self._essential or self._others
-        return queue[0] if queue else None
+        first = [*islice(self._begun.values(), 1), *islice(self._essential, 1), *islice(self._others, 1)]
+        return min(first, key=lambda item: item.number, default=None)
 
     def take_losses(self) -> Losses:
         """What was lost since the last call."""

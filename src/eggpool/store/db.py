@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 from eggpool.errors import StoreError
 from eggpool.store import file, migrations
 from eggpool.store.backlog import MAX_BYTES, MAX_FACTS, Backlog
-from eggpool.store.facts import Fact
+from eggpool.store.facts import AnyFact
 from eggpool.store.ids import IdMaker
 from eggpool.store.recovery import book_interrupted
 from eggpool.store.writer import Writer
@@ -36,7 +36,7 @@ class Books(Protocol):
 
     ids: IdMaker
 
-    def put(self, *facts: Fact) -> None:
+    def put(self, *facts: AnyFact) -> None:
         """Append facts; never waits for the database."""
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -108,7 +108,7 @@ class Database:
         writer.start()
         return cls(path, lock, writer, ids, busy_timeout_ms)
 
-    def put(self, *facts: Fact) -> None:
+    def put(self, *facts: AnyFact) -> None:
         """Append facts to what the writer commits next; never waits for the file."""
         self._writer.put(facts)
 

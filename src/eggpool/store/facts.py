@@ -2,12 +2,17 @@
 
 Only values live here: no connection, no clock, no thread. A statement must not depend on another statement of the
 same commit, because the writer sorts them by their text. The SQL is the subset that SQLite and PostgreSQL share.
+
+What every request leaves only carries its records until the writer asks for the statements: the event loop, which
+books it, has no time for rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -51,29 +56,79 @@ class Tally(msgspec.Struct, frozen=True):
         )
 
 
-class Fact(msgspec.Struct, frozen=True):
+class Fact(msgspec.Struct, frozen=True, gc=False):
     """Something to be written, all of it or nothing.
 
-    `begins` and `ends` are request ids: a fact that begins a request need not be written when its end goes into the
-    same commit. `size` is an estimate in bytes. Facts that are not `essential` are the first to go when the file
-    cannot be written for long.
+    `size` is an estimate in bytes. Facts that are not `essential` are the first to go when the file cannot be written
+    for long.
     """
 
     kind: str
     steps: tuple[Step, ...]
     size: int
     essential: bool = True
-    begins: int | None = None
-    ends: int | None = None
-    tally: Tally | None = None
 
 
-def _upsert(table: str, key: tuple[str, ...], columns: tuple[str, ...], update: bool) -> str:
+class Begun(msgspec.Struct, frozen=True, gc=False):
+    """An account was taken for a request; a second one for the same request replaces the first.
+
+    Need not be written when the request ends before that.
+    """
+
+    record: RequestBegun
+    kind: ClassVar[str] = "begun"
+    size: ClassVar[int] = ROW_BYTES
+    essential: ClassVar[bool] = True
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The row that a crash leaves."""
+        return ((UPSERT_BEGUN, begun_row(self.record)),)
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """A request has ended. The row that said it had begun, if there is one, goes away in the same transaction."""
+
+    record: RequestRecord
+    price_id: int | None
+    size: int
+    kind: ClassVar[str] = "request"
+    essential: ClassVar[bool] = True
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The request's row."""
+        return ((INSERT_REQUEST, request_row(self.record, self.price_id)),)
+
+    def tally(self) -> Tally:
+        """What remains of it when it cannot be kept."""
+        usage, cost = self.record.usage, self.record.cost
+        return Tally(1, _clamp(usage.input_tokens), _clamp(usage.output_tokens), _clamp(cost.nanodollars or 0))
+
+
+class Tried(msgspec.Struct, frozen=True, gc=False):
+    """The tries that a request took."""
+
+    records: tuple[AttemptRecord, ...]
+    size: int
+    kind: ClassVar[str] = "attempts"
+    essential: ClassVar[bool] = False
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """A row for each try."""
+        return tuple((INSERT_ATTEMPT, attempt_row(record)) for record in self.records)
+
+
+AnyFact: TypeAlias = Fact | Begun | Ended | Tried
+
+
+def _upsert(table: str, key: tuple[str, ...], columns: tuple[str, ...], update: bool, rows: int = 1) -> str:
     changes = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
     action = f"UPDATE SET {changes}" if update else "NOTHING"
-    marks = ", ".join("?" * len(columns))
+    marks = ", ".join([f"({', '.join('?' * len(columns))})"] * rows)
     # Table and column names are the literals below, never input.
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT ({', '.join(key)}) DO {action}"  # noqa: S608
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {marks} ON CONFLICT ({', '.join(key)}) DO {action}"  # noqa: S608
 
 
 REQUEST_COLUMNS = (
@@ -161,9 +216,59 @@ UPSERT_PRICE = (
 )
 UPSERT_STATE = _upsert("state", ("key",), ("key", "value", "updated_at_ms"), update=True)
 
+MAX_VALUES = 999  # in one statement; every SQLite takes as many
+_REQUESTS_AT_ONCE = MAX_VALUES // len(REQUEST_COLUMNS)
+_ATTEMPTS_AT_ONCE = MAX_VALUES // len(ATTEMPT_COLUMNS)
+
+WIDE: Mapping[str, tuple[int, str]] = {
+    INSERT_REQUEST: (
+        _REQUESTS_AT_ONCE,
+        _upsert("requests", ("id",), REQUEST_COLUMNS, update=False, rows=_REQUESTS_AT_ONCE),
+    ),
+    INSERT_ATTEMPT: (
+        _ATTEMPTS_AT_ONCE,
+        _upsert("attempts", ("request_id", "number"), ATTEMPT_COLUMNS, update=False, rows=_ATTEMPTS_AT_ONCE),
+    ),
+}
+"""The same statement for so many rows at once: what every request leaves is written with fewer steps."""
+
+
+_Measures: TypeAlias = Callable[[Row], Iterable[int | None]]
+
+
+def _places(columns: tuple[str, ...], measures: tuple[str, ...]) -> _Measures:
+    return itemgetter(*(columns.index(column) for column in measures))
+
+
+_REQUEST_MEASURES = (
+    "status",
+    "started_at_ms",
+    "ended_at_ms",
+    "total_us",
+    "attempts",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "reported_nanodollars",
+    "cost_nanodollars",
+    "reserved_nanodollars",
+    "queue_us",
+    "connect_us",
+    "first_byte_us",
+    "first_event_us",
+    "bytes_received",
+    "bytes_emitted",
+)
+_ATTEMPT_MEASURES = ("started_at_ms", "status", "rest_ms", "connect_us", "first_byte_us", "total_us", "bytes_received")
+_measures_of_request = _places(REQUEST_COLUMNS, _REQUEST_MEASURES)
+_measures_of_attempt = _places(ATTEMPT_COLUMNS, _ATTEMPT_MEASURES)
+
 
 def _text(value: str) -> str:
-    """The text as the database can store it: a lone surrogate, which clients do send, becomes a question mark."""
+    """The text as the database can store it: a lone surrogate becomes a question mark."""
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -171,137 +276,147 @@ def _text_or_none(value: str | None) -> str | None:
     return None if value is None else _text(value)
 
 
-class _Clamp:
-    """Keeps measures within their bounds and remembers whether it had to."""
+def mended(row: Row) -> Row:
+    """The row with texts that the database can store.
 
-    def __init__(self) -> None:
-        self.used = 0
-
-    def __call__(self, value: int) -> int:
-        if 0 <= value <= MEASURE_MAX:
-            return value
-        self.used = 1
-        return 0 if value < 0 else MEASURE_MAX
-
-    def optional(self, value: int | None) -> int | None:
-        return None if value is None else self(value)
+    Texts of the rows that every request leaves are only looked at when the database has refused one: they come out of
+    strict decoders. What a provider may have put into a header or an error is mended at once.
+    """
+    return tuple(_text(value) if isinstance(value, str) else value for value in row)
 
 
-def begun(record: RequestBegun) -> Fact:
-    """An account was taken for a request; a second one for the same request replaces the first."""
-    clamp = _Clamp()
-    row: Row = (
-        record.id,
-        _text(record.client),
-        _text(record.account),
-        _text(record.model),
-        record.dialect.value,
-        int(record.streamed),
-        clamp(record.started_at_ms),
-        clamp(record.reserved_nanodollars),
+def _clamp(value: int) -> int:
+    return min(max(value, 0), MEASURE_MAX)
+
+
+def _are_sound(measures: Iterable[int | None]) -> bool:
+    """Whether none of them needs to be clamped. The largest measure is all ones, so the bits of all of them together
+    are within it exactly when each of them is."""
+    bits = 0
+    for measure in measures:
+        if measure:
+            bits |= measure
+    return 0 <= bits <= MEASURE_MAX
+
+
+def _clamped(row: Row, columns: tuple[str, ...], measures: tuple[str, ...]) -> Row:
+    return tuple(
+        _clamp(value) if column in measures and isinstance(value, int) else value
+        for column, value in zip(columns, row, strict=True)
     )
-    return Fact("begun", ((UPSERT_BEGUN, row),), ROW_BYTES, begins=record.id)
+
+
+def begun_row(record: RequestBegun) -> Row:
+    """The values of `BEGUN_COLUMNS`."""
+    return (
+        record.id,
+        record.client,
+        record.account,
+        record.model,
+        str(record.dialect),
+        int(record.streamed),
+        _clamp(record.started_at_ms),
+        _clamp(record.reserved_nanodollars),
+    )
 
 
 def request_row(record: RequestRecord, price_id: int | None) -> Row:
     """The values of `REQUEST_COLUMNS`. Measures beyond all reason are clamped, and the row says so."""
-    clamp = _Clamp()
     usage = record.usage
     row: Row = (
         record.id,
-        _text(record.client),
-        _text(record.client_address),
-        record.dialect.value,
-        _text(record.path),
-        _text(record.model_asked),
+        record.client,
+        record.client_address,
+        str(record.dialect),
+        record.path,
+        record.model_asked,
         int(record.streamed),
-        record.outcome.value,
-        clamp(record.status),
-        clamp(record.started_at_ms),
-        clamp(record.ended_at_ms),
-        clamp(record.total_us),
-        clamp(record.attempts),
-        _text_or_none(record.account),
-        None if record.account is None else _text(provider_of(record.account)),
-        _text_or_none(record.model_served),
-        None if record.upstream_dialect is None else record.upstream_dialect.value,
-        _text_or_none(record.error_class),
-        clamp(usage.input_tokens),
-        clamp(usage.cache_read_tokens),
-        clamp(usage.cache_write_tokens),
-        clamp(usage.cache_write_1h_tokens),
-        clamp(usage.output_tokens),
-        clamp(usage.reasoning_tokens),
-        clamp.optional(usage.cost_nanodollars),
-        record.usage_source.value,
-        clamp.optional(record.cost.nanodollars),
-        record.cost.exactness.value,
-        clamp(record.reserved_nanodollars),
+        str(record.outcome),
+        record.status,
+        record.started_at_ms,
+        record.ended_at_ms,
+        record.total_us,
+        record.attempts,
+        record.account,
+        None if record.account is None else provider_of(record.account),
+        record.model_served,
+        None if record.upstream_dialect is None else str(record.upstream_dialect),
+        record.error_class,
+        usage.input_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.cache_write_1h_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        usage.cost_nanodollars,
+        str(record.usage_source),
+        record.cost.nanodollars,
+        str(record.cost.exactness),
+        record.reserved_nanodollars,
         price_id,
-        clamp.optional(record.queue_us),
-        clamp.optional(record.connect_us),
-        clamp.optional(record.first_byte_us),
-        clamp.optional(record.first_event_us),
-        clamp(record.bytes_received),
-        clamp(record.bytes_emitted),
+        record.queue_us,
+        record.connect_us,
+        record.first_byte_us,
+        record.first_event_us,
+        record.bytes_received,
+        record.bytes_emitted,
         _text_or_none(record.upstream_request_id),
-        _text_or_none(record.decision),
+        record.decision,
+        0,
     )
-    return (*row, clamp.used)
+    if _are_sound(_measures_of_request(row)):
+        return row
+    return (*_clamped(row, REQUEST_COLUMNS, _REQUEST_MEASURES)[:-1], 1)
 
 
-def request(record: RequestRecord, price_id: int | None) -> Fact:
-    """A request has ended; the row that said it had begun goes away in the same transaction."""
-    row = request_row(record, price_id)
-    values = dict(zip(REQUEST_COLUMNS, row, strict=True))
-    tally = Tally(
-        1,
-        int(values["input_tokens"] or 0),
-        int(values["output_tokens"] or 0),
-        int(values["cost_nanodollars"] or 0),
+def attempt_row(record: AttemptRecord) -> Row:
+    """The values of `ATTEMPT_COLUMNS`, clamped like those of a request."""
+    row: Row = (
+        record.request_id,
+        record.number,
+        record.account,
+        record.model,
+        str(record.dialect),
+        record.started_at_ms,
+        record.status,
+        record.error_class,
+        _text_or_none(record.error_detail),
+        record.scope,
+        record.rest_ms,
+        record.connect_us,
+        record.first_byte_us,
+        record.total_us,
+        _text_or_none(record.upstream_request_id),
+        record.bytes_received,
     )
-    return Fact(
-        "request",
-        ((INSERT_REQUEST, row), (DELETE_BEGUN, (record.id,))),
-        2 * ROW_BYTES + len(record.decision or ""),
-        ends=record.id,
-        tally=tally,
-    )
+    if _are_sound(_measures_of_attempt(row)):
+        return row
+    return _clamped(row, ATTEMPT_COLUMNS, _ATTEMPT_MEASURES)
 
 
-def attempts(records: Sequence[AttemptRecord]) -> Fact:
+def request(record: RequestRecord, price_id: int | None) -> Ended:
+    """A request has ended; `price_id` is that of the price it was computed with."""
+    return Ended(record, price_id, 2 * ROW_BYTES + len(record.decision or ""))
+
+
+def attempts(records: Sequence[AttemptRecord]) -> Tried:
     """The tries that a request took."""
-    clamp = _Clamp()
-    rows: list[Row] = [
-        (
-            record.request_id,
-            record.number,
-            _text(record.account),
-            _text(record.model),
-            record.dialect.value,
-            clamp(record.started_at_ms),
-            clamp.optional(record.status),
-            _text_or_none(record.error_class),
-            _text_or_none(record.error_detail),
-            _text_or_none(record.scope),
-            clamp.optional(record.rest_ms),
-            clamp.optional(record.connect_us),
-            clamp.optional(record.first_byte_us),
-            clamp.optional(record.total_us),
-            _text_or_none(record.upstream_request_id),
-            clamp(record.bytes_received),
-        )
-        for record in records
-    ]
-    size = sum(ROW_BYTES + len(record.error_detail or "") for record in records)
-    return Fact("attempts", tuple((INSERT_ATTEMPT, row) for row in rows), size, essential=False)
+    size = 0
+    for record in records:
+        size += ROW_BYTES + len(record.error_detail or "")
+    return Tried(tuple(records), size)
+
+
+def begun_gone(request_id: int) -> Step:
+    """Takes the row away that said that a request has begun."""
+    return DELETE_BEGUN, (request_id,)
 
 
 def event(event_id: int, record: EventRecord) -> Fact:
     """Something that a person may want to know."""
     row: Row = (
         event_id,
-        _Clamp()(record.at_ms),
+        _clamp(record.at_ms),
         _text(record.kind),
         _text(record.detail),
         _text_or_none(record.account),
@@ -311,14 +426,13 @@ def event(event_id: int, record: EventRecord) -> Fact:
 
 def ping(ping_id: int, record: PingRecord) -> Fact:
     """One fetch of a model list."""
-    clamp = _Clamp()
     row: Row = (
         ping_id,
         _text(record.account),
-        clamp(record.at_ms),
-        clamp(record.latency_us),
-        clamp.optional(record.status),
-        clamp.optional(record.model_count),
+        _clamp(record.at_ms),
+        _clamp(record.latency_us),
+        None if record.status is None else _clamp(record.status),
+        None if record.model_count is None else _clamp(record.model_count),
         _text_or_none(record.error),
     )
     return Fact("ping", ((INSERT_PING, row),), ROW_BYTES, essential=False)
@@ -334,7 +448,7 @@ def model_list(account: AccountLabel, models: Sequence[ListedModel], fetched_at_
     ).decode()
     return Fact(
         "model_list",
-        ((UPSERT_MODEL_LIST, (_text(account), text, _Clamp()(fetched_at_ms))),),
+        ((UPSERT_MODEL_LIST, (_text(account), text, _clamp(fetched_at_ms))),),
         ROW_BYTES + len(text),
     )
 
@@ -347,7 +461,7 @@ def price_id_of(provider: str, model: str, price: Price) -> int:
 
 def price(provider: str, model: str, price: Price, at_ms: int) -> Fact:
     """A price that holds from `at_ms` on; one that was seen before only has its last time moved."""
-    at = _Clamp()(at_ms)
+    at = _clamp(at_ms)
     text = msgspec.json.encode(price).decode()
     row: Row = (price_id_of(provider, model, price), _text(provider), _text(model), text, at, at)
     return Fact("price", ((UPSERT_PRICE, row),), ROW_BYTES)

@@ -63,7 +63,7 @@ class Ledger:
 
     def begun(self, record: RequestBegun) -> None:
         """An account was taken for a request. A crash from here on leaves a trace of it."""
-        self._books.put(facts.begun(record))
+        self._books.put(facts.Begun(record))
 
     def request(self, record: RequestRecord, attempts: Sequence[AttemptRecord] = ()) -> None:
         """A request has ended, after these attempts."""
@@ -73,7 +73,10 @@ class Ledger:
             model = record.model_served or record.model_asked
             price_id = self.price(provider, model, record.price, record.ended_at_ms)
         request = facts.request(record, price_id)
-        self._books.put(*((request, facts.attempts(attempts)) if attempts else (request,)))
+        if attempts:
+            self._books.put(request, facts.attempts(attempts))
+        else:
+            self._books.put(request)
 
     def event(self, record: EventRecord) -> None:
         """Something that a person may want to know about."""
@@ -90,7 +93,7 @@ class Ledger:
     def price(self, provider: str, model: str, price: Price, at_ms: int) -> int:
         """The price of a model at a provider; written only when it has changed. Returns its id."""
         known = self._prices.get((provider, model))
-        if known is not None and known[0] == price:
+        if known is not None and (known[0] is price or known[0] == price):
             return known[1]
         if len(self._prices) >= MAX_PRICES:
             self._prices.clear()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from itertools import chain
 
 import msgspec
 
@@ -19,12 +21,13 @@ from eggpool.domain import EventRecord
 from eggpool.errors import StoreError
 from eggpool.store import facts
 from eggpool.store.backlog import Backlog, Losses, Waiting
-from eggpool.store.facts import Fact, Row
+from eggpool.store.facts import AnyFact, Begun, Ended, Row, Step
 from eggpool.store.ids import IdMaker
 
 BATCH = 500  # facts of each kind in one transaction
 FIRST_RETRY_S = 0.05
 LONGEST_RETRY_S = 2.0
+AWAKE = sys.maxsize  # no number of facts wakes a thread that does not wait for them
 
 # Errors of SQLite that a fact's own content causes; every other one is the file's, and passes.
 _THE_FACTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.NotSupportedError)
@@ -53,10 +56,13 @@ class Writer:
         self._backlog = backlog
         self._interval_s = interval_s
         self._busy_timeout_s = busy_timeout_s
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._wake_at = AWAKE  # so many waiting facts end the wait of the thread
         self._jobs: deque[Job] = deque()
         self._flushes: list[tuple[int, Future[bool]]] = []
         self._in_hand: list[Waiting] = []
+        self._begun_rows: set[int] = set()  # requests whose begin is in the file; only the thread knows
         self._put = 0
         self._closing = False
         self._closed = False
@@ -68,28 +74,23 @@ class Writer:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, new: Iterable[Fact]) -> None:
+    def put(self, new: Iterable[AnyFact]) -> None:
         """Append facts. After the end of the thread they are dropped."""
-        with self._wake:
-            before = len(self._backlog)
-            self._append(new)
-            after = len(self._backlog)
-            if before == 0 or before < BATCH <= after:
-                self._wake.notify_all()
-
-    def _append(self, new: Iterable[Fact]) -> None:
         at = time.monotonic()
-        for fact in new:
-            self._put += 1
+        with self._lock:
             if self._closed:
-                self._backlog.losses.add(fact)
-            else:
+                return
+            self._put += 1
+            for fact in new:
                 self._backlog.put(Waiting(self._put, at, fact))
+            if len(self._backlog) >= self._wake_at:
+                self._wake_at = AWAKE
+                self._wake.notify()
 
     def flushed(self) -> Future[bool]:
         """Commit what has been put so far at once; the result is whether that was done before the end."""
         future: Future[bool] = Future()
-        with self._wake:
+        with self._lock:
             if self._closed:
                 future.set_result(self._oldest() is None)
             elif self._oldest() is None:
@@ -97,23 +98,23 @@ class Writer:
             else:
                 waiting = [(number, other) for number, other in self._flushes if not other.cancelled()]
                 self._flushes = [*waiting, (self._put, future)]
-                self._wake.notify_all()
+                self._wake.notify()
         return future
 
     def run(self, function: Callable[[sqlite3.Connection], object]) -> Future[object]:
         """Run a function in a transaction of its own. Its future raises StoreError when the file cannot be written."""
         job = Job(function, Future())
-        with self._wake:
+        with self._lock:
             if self._closing:
                 job.done.set_exception(StoreError("The database is closed."))
             else:
                 self._jobs.append(job)
-                self._wake.notify_all()
+                self._wake.notify()
         return job.done
 
     def lag_ms(self) -> int:
         """How long the oldest fact that is not in the file has waited."""
-        with self._wake:
+        with self._lock:
             oldest = self._oldest()
         return 0 if oldest is None else max(0, int((time.monotonic() - oldest.at) * 1000))
 
@@ -122,11 +123,11 @@ class Writer:
 
     def close(self, timeout_s: float) -> bool:
         """Write what waits, for at most about `timeout_s`, then end. Returns whether the thread has ended."""
-        with self._wake:
+        with self._lock:
             if not self._closing:
                 self._closing = True
                 self._deadline = time.monotonic() + timeout_s
-            self._wake.notify_all()
+            self._wake.notify()
         if self._thread.is_alive():
             # One try that is under way may wait for a locked file once more before it sees the deadline.
             self._thread.join(timeout_s + self._busy_timeout_s + 1.0)
@@ -143,13 +144,13 @@ class Writer:
 
     def _turn(self) -> bool:
         """Wait for something to do and do it; False when there will be nothing more."""
-        with self._wake:
+        with self._lock:
             self._wait()
             self._in_hand = self._backlog.take(BATCH)
             jobs, self._jobs = self._jobs, deque()
             closing = self._closing
         kept = self._write([item.fact for item in self._in_hand]) if self._in_hand else True
-        with self._wake:
+        with self._lock:
             self._in_hand = []
             ready = self._ready_flushes()
         for future in ready:
@@ -157,7 +158,7 @@ class Writer:
         for job in jobs:
             self._do(job)
         if closing:
-            with self._wake:
+            with self._lock:
                 return len(self._backlog) > 0 and time.monotonic() < self._deadline
         return True
 
@@ -165,12 +166,17 @@ class Writer:
         while not (self._closing or self._jobs or self._flushes or len(self._backlog) >= BATCH):
             oldest = self._backlog.oldest()
             if oldest is None:
-                self._wake.wait()
+                self._sleep(until_facts=1)
                 continue
             left = oldest.at + self._interval_s - time.monotonic()
             if left <= 0:
                 return
-            self._wake.wait(left)
+            self._sleep(until_facts=BATCH, timeout_s=left)
+
+    def _sleep(self, until_facts: int, timeout_s: float | None = None) -> None:
+        self._wake_at = until_facts
+        self._wake.wait(timeout_s)
+        self._wake_at = AWAKE
 
     def _ready_flushes(self) -> list[Future[bool]]:
         oldest = self._backlog.oldest()
@@ -179,7 +185,7 @@ class Writer:
         self._flushes = [(number, future) for number, future in self._flushes if number > done]
         return ready
 
-    def _write(self, batch: Sequence[Fact]) -> bool:
+    def _write(self, batch: Sequence[AnyFact]) -> bool:
         """Commit a batch, however long the file refuses; False when the end came first."""
         pause = FIRST_RETRY_S
         while True:
@@ -190,7 +196,7 @@ class Writer:
             else:
                 self._fine()
                 return True
-            with self._wake:
+            with self._lock:
                 if self._closing:
                     left = self._deadline - time.monotonic()
                     if left <= 0:
@@ -201,36 +207,44 @@ class Writer:
                     self._wake.wait_for(lambda: self._closing, pause)
             pause = min(pause * 2, LONGEST_RETRY_S)
 
-    def _commit(self, batch: Sequence[Fact]) -> None:
+    def _commit(self, batch: Sequence[AnyFact]) -> None:
         """Write a batch; when a fact cannot be written for a reason of its own, all others. Raises sqlite3.Error when
         the file cannot be written."""
-        ended = {fact.ends for fact in batch if fact.ends is not None}
-        needed = [fact for fact in batch if fact.begins is None or fact.begins not in ended]
         try:
-            self._commit_together(needed)
+            self._commit_together(batch)
         except Exception as error:
             if _is_the_files(error):
                 raise
-            refused = self._commit_singly(needed)
-            self._tell_refused(refused)
+            self._tell_refused(self._commit_singly(batch))
+        self._begun_rows.update(fact.record.id for fact in batch if isinstance(fact, Begun))
+        self._begun_rows.difference_update(fact.record.id for fact in batch if isinstance(fact, Ended))
 
-    def _commit_together(self, batch: Sequence[Fact]) -> None:
-        rows: dict[str, list[Row]] = {}
+    def _commit_together(self, batch: Sequence[AnyFact]) -> None:
+        rows: defaultdict[str, list[Row]] = defaultdict(list)
         for fact in batch:
-            for sql, row in fact.steps:
-                rows.setdefault(sql, []).append(row)
+            for sql, row in self._steps(fact):
+                rows[sql].append(row)
         with _Transaction(self._conn):
             for sql, values in rows.items():
-                self._conn.executemany(sql, values)
+                self._execute_all(sql, values)
 
-    def _commit_singly(self, batch: Sequence[Fact]) -> list[tuple[str, str]]:
+    def _execute_all(self, sql: str, rows: Sequence[Row]) -> None:
+        done = 0
+        if sql in facts.WIDE:
+            count, wide = facts.WIDE[sql]
+            while len(rows) - done >= count:
+                self._conn.execute(wide, list(chain.from_iterable(rows[done : done + count])))
+                done += count
+        self._conn.executemany(sql, rows[done:])
+
+    def _commit_singly(self, batch: Sequence[AnyFact]) -> list[tuple[str, str]]:
         refused = []
         with _Transaction(self._conn):
             for fact in batch:
                 self._conn.execute("SAVEPOINT fact")
                 try:
-                    for sql, row in fact.steps:
-                        self._conn.execute(sql, row)
+                    for sql, row in self._steps(fact):
+                        self._conn.execute(sql, facts.mended(row))
                 except Exception as error:
                     if _is_the_files(error):
                         raise
@@ -238,6 +252,11 @@ class Writer:
                     refused.append((fact.kind, type(error).__name__))
                 self._conn.execute("RELEASE fact")
         return refused
+
+    def _steps(self, fact: AnyFact) -> tuple[Step, ...]:
+        if isinstance(fact, Ended) and fact.record.id in self._begun_rows:
+            return (*fact.steps, facts.begun_gone(fact.record.id))
+        return fact.steps
 
     def _do(self, job: Job) -> None:
         if not job.done.set_running_or_notify_cancel():
@@ -254,7 +273,7 @@ class Writer:
 
     def _end(self) -> None:
         self._conn.close()
-        with self._wake:
+        with self._lock:
             self._closing = self._closed = True
             left = self._backlog.take(len(self._backlog))
             for item in left:
@@ -280,7 +299,7 @@ class Writer:
         self._event("books_delayed", f"the database cannot be written: {error}")
 
     def _fine(self) -> None:
-        with self._wake:
+        with self._lock:
             losses = self._backlog.take_losses() if self._backlog.half_empty else None
         if self._trouble_since is not None:
             seconds = time.monotonic() - self._trouble_since
@@ -300,15 +319,14 @@ class Writer:
         if any(kind != "event" for kind, _ in refused):  # an event about an event could go on for ever
             self._event("books_facts_refused", f"{len(refused)} facts could not be written: {kinds}")
 
-    def _give_up(self, batch: Sequence[Fact]) -> None:
+    def _give_up(self, batch: Sequence[AnyFact]) -> None:
         for fact in batch:
             self._backlog.losses.add(fact)
 
     def _event(self, kind: str, detail: str) -> None:
         now_ms = time.time_ns() // 1_000_000
         fact = facts.event(self._ids.next(now_ms), EventRecord(now_ms, kind, detail))
-        with self._wake:
-            self._append((fact,))
+        self.put((fact,))
 
 
 class _Transaction:
