@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eggpool.routing.reset_times import retry_after_s
+from eggpool.routing.reset_times import back_in_s, retry_after_s
 
 NOW_MS = 1_800_000_000_000
 
@@ -75,3 +75,66 @@ def test_any_date(instant_s: int) -> None:
     """An HTTP date is the time that is left until then."""
     date = format_datetime(datetime.fromtimestamp(instant_s, UTC), usegmt=True)
     assert retry_after_s({"retry-after": date}, NOW_MS) == max(0, instant_s - NOW_MS // 1000)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({}, b"", None),
+        # the same instant, in every unit that it is seen in
+        ({"x-ratelimit-reset-requests": "90", "x-ratelimit-remaining-requests": "0"}, b"", 90),
+        ({"x-ratelimit-reset-requests": "1m30s", "x-ratelimit-remaining-requests": "0"}, b"", 90),
+        ({"x-ratelimit-reset-requests": "90000ms", "x-ratelimit-remaining-requests": "0"}, b"", 90),
+        ({"x-ratelimit-reset-tokens": "1800000090", "x-ratelimit-remaining-tokens": "0"}, b"", 90),
+        ({"x-ratelimit-reset-tokens": "1800000090000", "x-ratelimit-remaining-tokens": "0"}, b"", 90),
+        (
+            {
+                "anthropic-ratelimit-tokens-reset": "2027-01-15T08:01:30Z",
+                "anthropic-ratelimit-tokens-remaining": "0",
+            },
+            b"",
+            90,
+        ),
+        ({}, b'{"error":{"details":[{"retryDelay":"90s"}]}}', 90),
+        ({}, b'{"error":{"code":"1308","next_flush_time":1800000090000}}', 90),
+        ({}, b'{"error":{"message":"Rate limit reached. Please try again in 90s."}}', 90),
+        ({}, b'{"error":{"message":"Please try again in 1m30s."}}', 90),
+        ({}, b"retry after 90 seconds", 90),
+        ({}, b"retry after 500 milliseconds", 0.5),
+        ({}, b'{"error":{"message":"Try again in 250ms"}}', 0.25),
+        ({}, b'{"error":{"message":"The limit resets in 2 hours"}}', 7200),
+        # a limit of which something remains says nothing about this failure; of several used up the last one counts
+        ({"x-ratelimit-reset-requests": "90", "x-ratelimit-remaining-requests": "12"}, b"", None),
+        ({"x-ratelimit-reset-requests": "90"}, b"", None),
+        (
+            {
+                "x-ratelimit-reset-requests": "90",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-tokens": "6m0s",
+                "x-ratelimit-remaining-tokens": "0",
+            },
+            b"",
+            360,
+        ),
+        # the more direct word comes first
+        ({"retry-after": "7"}, b'{"retryDelay":"90s"}', 90),
+        ({"retry-after": "7", "x-ratelimit-reset-requests": "90", "x-ratelimit-remaining-requests": "0"}, b"", 7),
+        ({"retry-after": "7"}, b"try again in 90s", 7),
+        # what is no time is passed over
+        ({"retry-after": "7"}, b'{"retryDelay":"soon"}', 7),
+        ({"x-ratelimit-reset-requests": "never", "x-ratelimit-remaining-requests": "0"}, b"", None),
+    ],
+)
+def test_every_place_and_unit(headers: dict[str, str], body: bytes, seconds: float | None) -> None:
+    """A time means the same wherever and however a provider writes it, and the place nearest to the failure counts."""
+    assert back_in_s(headers, body, NOW_MS) == seconds
+
+
+@given(
+    st.dictionaries(st.sampled_from(["retry-after", "x-ratelimit-reset", "x-ratelimit-remaining"]), st.text()),
+    st.binary(),
+)
+def test_nonsense_is_no_time(headers: dict[str, str], body: bytes) -> None:
+    """Whatever a provider sends, the answer is a time that is not negative, or none."""
+    told = back_in_s(headers, body, NOW_MS)
+    assert told is None or told >= 0

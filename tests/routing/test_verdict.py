@@ -15,7 +15,7 @@ from eggpool.routing.verdict import VERDICTS, Kind, classify, classify_exception
 def test_each_kind_has_a_verdict(kind: Kind) -> None:
     """What rests, rests for a bounded time; what stops is the request's own fault and rests nothing."""
     verdict = VERDICTS[kind]
-    if verdict.next == "stop":
+    if verdict.next != "another":
         assert (verdict.scope, verdict.on_providers_word) == (None, False)
     else:
         assert verdict.scope is not None
@@ -25,13 +25,13 @@ def test_each_kind_has_a_verdict(kind: Kind) -> None:
 def test_what_refuses() -> None:
     """Only limits and money, which a provider itself tells, refuse; everything else only orders."""
     words = {kind for kind, verdict in VERDICTS.items() if verdict.on_providers_word}
-    assert words == {Kind.RATE, Kind.BALANCE, Kind.PLAN_WINDOW}
+    assert words == {Kind.RATE, Kind.CONCURRENCY, Kind.BALANCE, Kind.PLAN_WINDOW}
 
 
 def test_what_rests_an_account() -> None:
-    """A whole account rests only for its key, its money, its plan or its connection."""
+    """A whole account rests only for its key, its money, its plan, its connection or all that it may do at once."""
     accounts = {kind for kind, verdict in VERDICTS.items() if verdict.scope == "account"}
-    assert accounts == {Kind.CREDENTIALS, Kind.BALANCE, Kind.PLAN_WINDOW, Kind.NETWORK}
+    assert accounts == {Kind.CREDENTIALS, Kind.BALANCE, Kind.PLAN_WINDOW, Kind.NETWORK, Kind.CONCURRENCY}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_status_alone(status: int, kind: Kind) -> None:
         (200, "rate_limit_exceeded", "", Kind.RATE),
         # Z.ai answers 429 for all of them
         (429, "1113", "", Kind.BALANCE),
-        (429, "1302", "", Kind.RATE),
+        (429, "1302", "", Kind.CONCURRENCY),
         (429, "1303", "", Kind.RATE),
         (429, "1304", "", Kind.PLAN_WINDOW),
         (429, "1305", "", Kind.RATE),
@@ -176,3 +176,29 @@ def test_any_words(status: int, code: str, error_type: str, message: str) -> Non
 def test_exceptions(error: UpstreamError, kind: Kind) -> None:
     """Each failure without an HTTP answer has its kind."""
     assert classify_exception(error) is kind
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Too many concurrent requests", Kind.CONCURRENCY),
+        ("concurrency limit reached", Kind.CONCURRENCY),
+        ("You have reached your weekly limit", Kind.PLAN_WINDOW),
+        ("5-hour usage limit reached", Kind.PLAN_WINDOW),
+        ("Quota exceeded for this plan", Kind.PLAN_WINDOW),
+        ("Rate limit reached", Kind.RATE),
+        ("Too many requests", Kind.RATE),
+        ("", Kind.RATE),
+    ],
+)
+def test_what_a_429_is_about(message: str, kind: Kind) -> None:
+    """A 429 says by its words whether the rate, the plan or the number at once is meant."""
+    assert classify(429, "", "", message) is kind
+
+
+@pytest.mark.parametrize("status", [403, 429])
+def test_a_page_speaks_of_the_address(status: int) -> None:
+    """A refusal that comes as a page is not about the key: no account and no model is blamed for it."""
+    assert classify(status, "", "", "<html>You have been blocked</html>", page=True) is Kind.ADDRESS
+    assert VERDICTS[Kind.ADDRESS].scope == "provider"
+    assert not VERDICTS[Kind.ADDRESS].on_providers_word

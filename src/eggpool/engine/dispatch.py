@@ -33,7 +33,7 @@ from eggpool.errors import (
 )
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.plan import Choice, Demand, Plan, plan
-from eggpool.routing.reset_times import retry_after_s
+from eggpool.routing.reset_times import back_in_s
 from eggpool.routing.verdict import VERDICTS, Kind, classify, classify_exception
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
@@ -225,8 +225,11 @@ class Exchange:
             if isinstance(outcome, Head):
                 return outcome
             failure = outcome
-            if VERDICTS[failure.kind].next == "stop":
+            following = VERDICTS[failure.kind].next
+            if following == "stop":
                 break
+            if following == "larger":
+                offer = offer.larger_than(choice.candidate)
         if failure is None:
             raise _nothing_to_try(self._inbound, planned, offer)
         return self._pass_on(failure, planned)
@@ -330,11 +333,11 @@ class Exchange:
         words = told.message or body[:2048].decode("utf-8", "replace")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
         return _Failure(
-            kind=classify(reply.status, told.code, told.type, words),
+            kind=classify(reply.status, told.code, told.type, words, page="html" in headers.get("content-type", "")),
             detail=told.message or f"The provider answered with status {reply.status}.",
             head=head,
             body=bytes(body),
-            told_s=retry_after_s(headers, self._pool.clock.wall_ms()),
+            told_s=back_in_s(headers, bytes(body), self._pool.clock.wall_ms()),
         )
 
     async def _await_content(

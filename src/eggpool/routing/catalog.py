@@ -50,6 +50,12 @@ class Offer(msgspec.Struct, frozen=True):
     model: str
     candidates: tuple[Candidate, ...]
 
+    def larger_than(self, candidate: Candidate) -> Offer:
+        """Only those whose window is known to be larger than that of `candidate`."""
+        bound = candidate.limits.context
+        larger = [one for one in self.candidates if bound and one.limits.context and one.limits.context > bound]
+        return Offer(self.model, tuple(larger))
+
 
 class Catalog(msgspec.Struct, frozen=True):
     """All names that requests may use.

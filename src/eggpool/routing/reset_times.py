@@ -1,31 +1,98 @@
-"""When a provider says to come back: the headers that carry a time, in every unit that they are seen in.
+"""When a provider says to come back: the headers and body fields that carry a time, in every unit they are seen in.
 
-Sources: RFC 9110 section 10.2.3 (Retry-After: seconds or a date); OpenAI's `retry-after-ms`. Some providers write an
-instant where a duration belongs, in seconds or milliseconds since 1970: told apart by magnitude, because no rest lasts
-for thirty years.
+Sources: RFC 9110 section 10.2.3 (Retry-After: seconds or a date); OpenAI's `retry-after-ms` and `x-ratelimit-reset-*`
+(durations such as `6m0s`); Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339); Gemini's `RetryInfo.retryDelay`;
+Z.ai's `next_flush_time`. Some providers write an instant where a duration belongs, in seconds or milliseconds since
+1970: told apart by magnitude, because no rest lasts for thirty years.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from datetime import UTC
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _EARLIEST_INSTANT_S = 1e9  # 2001; as a duration thirty years
 _EARLIEST_INSTANT_MS = 1e12
+_UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_IN_BODY = re.compile(
+    rb'"(?:next_flush_time|nextFlushTime|retryDelay|retry_after|resets_at|reset_at)"\s*:\s*"?([^",}\]]{1,40})'
+)
+_IN_WORDS = re.compile(
+    r"(?:try again|retry|available again|resets?) (?:in|after) "
+    r"(?:((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)\b|(\d+(?:\.\d+)?) ?(milli)?(s|m|h|d)[a-z]*)",
+    re.I,
+)
+
+
+def back_in_s(headers: Mapping[str, str], body: bytes, now_ms: int) -> float | None:
+    """Seconds until the provider wants to be asked again, None when it does not say.
+
+    `headers` has lower-case names; `body` is the error's. What stands in the body is about this very limit, so it comes
+    first, then Retry-After, then the resets of limits that are used up, then words.
+    """
+    field = _IN_BODY.search(body)
+    told = None if field is None else _moment(field[1].decode("utf-8", "replace").strip(), now_ms)
+    if told is None:
+        told = retry_after_s(headers, now_ms)
+    if told is None:
+        told = max(_used_up(headers, now_ms), default=None)
+    if told is None:
+        told = _in_words(body[:4096].decode("utf-8", "replace"))
+    return told
 
 
 def retry_after_s(headers: Mapping[str, str], now_ms: int) -> float | None:
-    """Seconds until the provider wants to be asked again, None when it does not say. `headers` has lower-case names."""
+    """What Retry-After says, in milliseconds, seconds or as a date."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return _duration(milliseconds, now_ms) if milliseconds >= _EARLIEST_INSTANT_MS else milliseconds / 1000
     told = headers.get("retry-after")
-    if told is None:
+    return None if told is None else _moment(told.strip(), now_ms)
+
+
+def _in_words(text: str) -> float | None:
+    words = _IN_WORDS.search(text)
+    if words is None:
         return None
-    seconds = _number(told)
-    return _duration(seconds, now_ms) if seconds is not None else _until_date(told, now_ms)
+    if words[1]:
+        return _lasting(words[1].lower())
+    return float(words[2]) * (0.001 if words[3] else _UNIT_S[words[4].lower()])
+
+
+def _lasting(duration: str) -> float:
+    return sum(float(amount) * _UNIT_S[unit] for amount, unit in _DURATION_PART.findall(duration))
+
+
+def _used_up(headers: Mapping[str, str], now_ms: int) -> Iterator[float]:
+    """When the limits come back of which nothing remains."""
+    for name, value in headers.items():
+        if "ratelimit" not in name or "reset" not in name:
+            continue
+        if _number(headers.get(name.replace("reset", "remaining"))) == 0:
+            told = _moment(value.strip(), now_ms)
+            if told is not None:
+                yield told
+
+
+def _moment(text: str, now_ms: int) -> float | None:
+    """Seconds from now, whether `text` is a number, a duration such as 6m0s, an RFC 3339 instant or an HTTP date."""
+    number = _number(text)
+    if number is not None:
+        return _duration(number, now_ms)
+    if _DURATION.fullmatch(text):
+        return _lasting(text)
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return _until_date(text, now_ms)
+    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return max(0.0, instant.timestamp() - now_ms / 1000)
 
 
 def _duration(number: float, now_ms: int) -> float:

@@ -17,7 +17,8 @@ import msgspec
 from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
 from eggpool.routing.health import Scope
 
-Next = Literal["another", "stop"]
+Next = Literal["another", "larger", "stop"]
+"""Try another account, only one whose known window for the model is larger, or none."""
 
 
 class Kind(enum.StrEnum):
@@ -30,6 +31,8 @@ class Kind(enum.StrEnum):
     BALANCE = "balance"
     PLAN_WINDOW = "plan_window"
     RATE = "rate"
+    CONCURRENCY = "concurrency"
+    ADDRESS = "address"  # the provider's doorkeeper refuses our address, whatever key we show
     OVERLOADED = "overloaded"
     MODEL_MISSING = "model_missing"
     SERVER_ERROR = "server_error"
@@ -55,12 +58,14 @@ class Verdict(msgspec.Struct, frozen=True):
 VERDICTS: dict[Kind, Verdict] = {
     #                              next       scope      first rest  provider's word
     Kind.BAD_REQUEST: Verdict("stop", None, 0, False),
-    Kind.PROMPT_TOO_LONG: Verdict("stop", None, 0, False),
+    Kind.PROMPT_TOO_LONG: Verdict("larger", None, 0, False),
     Kind.CREDENTIALS: Verdict("another", "account", 30, False),
     Kind.FORBIDDEN: Verdict("another", "model", 30, False),
     Kind.BALANCE: Verdict("another", "account", 60, True),
     Kind.PLAN_WINDOW: Verdict("another", "account", 60, True),
     Kind.RATE: Verdict("another", "model", 1, True),
+    Kind.CONCURRENCY: Verdict("another", "account", 1, True),
+    Kind.ADDRESS: Verdict("another", "provider", 5, False),
     Kind.OVERLOADED: Verdict("another", "model", 1, False),
     Kind.MODEL_MISSING: Verdict("another", "model", 30, False),
     Kind.SERVER_ERROR: Verdict("another", "model", 1, False),
@@ -93,7 +98,7 @@ _BY_CODE: dict[str, Kind] = {
     "1113": Kind.BALANCE,
     "1211": Kind.MODEL_MISSING,
     "1261": Kind.PROMPT_TOO_LONG,
-    "1302": Kind.RATE,
+    "1302": Kind.CONCURRENCY,
     "1303": Kind.RATE,
     "1304": Kind.PLAN_WINDOW,
     "1305": Kind.RATE,
@@ -136,11 +141,20 @@ _MODEL_MISSING = re.compile(
     re.I,
 )
 _TOO_LONG = re.compile(r"prompt is too long|context (?:length|window)|too many tokens", re.I)
+_CONCURRENCY = re.compile(r"concurren(?:t|cy)|simultaneous|parallel requests", re.I)
+_PLAN_WINDOW = re.compile(
+    r"(?:usage|plan|weekly|monthly|daily|\d+[- ]hour) (?:limit|quota)|quota (?:exceeded|exhausted)", re.I
+)
 _BALANCE = re.compile(r"credit balance is too low|insufficient (?:balance|credits|funds)", re.I)
 
 
-def classify(status: int, code: str, error_type: str, message: str) -> Kind:
-    """The kind of an error that a provider told, from its status (200 for one told inside a stream) and words."""
+def classify(status: int, code: str, error_type: str, message: str, *, page: bool = False) -> Kind:
+    """The kind of an error that a provider told, from its status (200 for one told inside a stream) and words.
+
+    `page` is true for one that came as HTML: that is not the API speaking, but what stands before it.
+    """
+    if page and status in (403, 429):
+        return Kind.ADDRESS
     kind = _BY_CODE.get(code) or _BY_CODE.get(error_type)
     if kind is not None:
         return kind
@@ -152,6 +166,10 @@ def classify(status: int, code: str, error_type: str, message: str) -> Kind:
         return Kind.PROMPT_TOO_LONG
     if status in (200, 400, 403, 404, 422) and _MODEL_MISSING.search(message):
         return Kind.MODEL_MISSING
+    if status == 429 and _CONCURRENCY.search(message):
+        return Kind.CONCURRENCY
+    if status == 429 and _PLAN_WINDOW.search(message):
+        return Kind.PLAN_WINDOW
     if status == 200 and error_type in _BY_TYPE_IN_BAND:
         return _BY_TYPE_IN_BAND[error_type]
     if status in _BY_STATUS:
