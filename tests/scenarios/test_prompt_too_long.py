@@ -46,13 +46,15 @@ def test_no_larger_window(tmp_path: Path) -> None:
     """Where no larger window is known, the provider's own words come back at once, and no account suffers."""
 
     async def scenario() -> None:
-        async with ScriptedProvider({key_of("a"): TOO_LONG, key_of("b"): TOO_LONG}, models=windows(1000)) as one:
-            async with running_pool(settings(tmp_path, provider("one", one, "a", "b"))) as pool:
-                status, body = await pool.answer(PATHS[CHAT], question())
-                assert status == 400
-                assert b"the prompt is too long" in body
-                (row,) = await pool.booked(1)
-                assert len(row.attempts) == 1
-                assert pool.runtime.pool.rests == {}
+        async with (
+            ScriptedProvider({key_of("a"): TOO_LONG, key_of("b"): TOO_LONG}, models=windows(1000)) as one,
+            running_pool(settings(tmp_path, provider("one", one, "a", "b"))) as pool,
+        ):
+            status, body = await pool.answer(PATHS[CHAT], question())
+            assert status == 400
+            assert b"the prompt is too long" in body
+            (row,) = await pool.booked(1)
+            assert len(row.attempts) == 1
+            assert pool.runtime.pool.rests == {}
 
     run(scenario)
