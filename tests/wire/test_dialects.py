@@ -473,15 +473,3 @@ def test_model_lists(dialect: Dialect, cards: list[ModelCard]) -> None:
             assert (entry["object"], entry["created"], entry["owned_by"]) == ("model", card.created, card.owned_by)
             assert entry["eggpool"]["base_model_id"] == card.base_model
             assert entry.get("context_length") == card.limits.context
-
-
-@pytest.mark.parametrize("dialect", list(Dialect))
-@given(data=st.data())
-def test_nothing_that_matters_is_ruled_out(dialect: Dialect, data: st.DataObject) -> None:
-    """Wherever the marks match, the quick look before them says so."""
-    codec = CODECS[dialect]
-    noise = st.sampled_from([b'"usage":null', b'"finish_reason":null', b'data: {"x":1}\n\n', b"usage", b"{", b" "])
-    mark = st.from_regex(codec.STREAM_MARKS, fullmatch=True)
-    before, after = data.draw(st.lists(noise)), data.draw(st.lists(noise))
-    block = b"".join([*before, data.draw(mark), *after])
-    assert codec.may_matter(block)

@@ -34,20 +34,6 @@ _DONE = b"[DONE]"
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
-def may_matter(block: bytes) -> bool:
-    """False when `STREAM_MARKS` cannot match: a few searches for fixed bytes instead of one for a pattern.
-
-    Providers send `"usage":null` and `"finish_reason":null` with every event, so these are counted out.
-    """
-    return (
-        b"DONE" in block
-        or b"error" in block
-        or b"base_resp" in block
-        or block.count(b'usage"') != block.count(b'usage":null')
-        or block.count(b'reason"') != block.count(b'reason":null')
-    )
-
-
 def error_type(status: int) -> str:
     """OpenAI's name for the kind of error that a status stands for."""
     if status in _ERROR_TYPES:

@@ -20,8 +20,6 @@ class Codec(Protocol):
     @property
     def KEEPALIVE(self) -> bytes: ...  # noqa: N802 - a constant of the module
 
-    def may_matter(self, block: bytes) -> bool: ...
-
     def error_type(self, status: int) -> str: ...
 
     def write_error(

@@ -33,11 +33,6 @@ _ERROR_TYPES = {
 }
 
 
-def may_matter(block: bytes) -> bool:
-    """False when `STREAM_MARKS` cannot match: a few searches for fixed bytes instead of one for a pattern."""
-    return b"message_" in block or b"error" in block
-
-
 def error_type(status: int) -> str:
     """Anthropic's name for the kind of error that a status stands for."""
     if status in _ERROR_TYPES:

@@ -42,11 +42,6 @@ _NO_CONTENT = frozenset(
 )
 
 
-def may_matter(block: bytes) -> bool:
-    """False when `STREAM_MARKS` cannot match: a few searches for fixed bytes instead of one for a pattern."""
-    return b"response.c" in block or b"response.i" in block or b"response.f" in block or b"error" in block
-
-
 def write_error_event(status: int, message: str, code: str) -> bytes:
     """An error inside a stream, for a client that has had a 200 already."""
     payload = {"type": "error", "code": code, "message": message, "param": None, "sequence_number": 0}

@@ -123,7 +123,8 @@ def _last_boundary(held: bytes | bytearray, start: int, before: int | None = Non
     """The end of the last blank line at or after `start`, and not beyond `before`; 0 when there is none."""
     end = 0
     for blank in _BLANK_LINES:
-        place = held.rfind(blank, start, before)
+        # Only a later one counts, so that two kinds are not looked for through what the first one was found in.
+        place = held.rfind(blank, max(start, end - len(blank)), before)
         if place >= 0:
             end = max(end, place + len(blank))
     return end

@@ -1,13 +1,14 @@
 """Observes a reply that is passed through: usage, the terminal marker, errors told in-band.
 
-The observer reads; it never re-encodes. After the first content it decodes only events that a dialect's `STREAM_MARKS`
-match, and searches for those only where the dialect's `may_matter` does not rule them out, so that the many events of a
-long answer cost next to nothing. What may live here: reading on the way. What may not: deciding what a failure means.
+The observer reads; it never re-encodes. What matters stands at the two ends of a stream: everything is read until the
+first content, then the last events are kept, and read when somebody asks what has been seen. So the many events between
+cost next to nothing. What may live here: reading on the way. What may not: deciding what a failure means.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 
 from eggpool.domain import Usage
 from eggpool.wire import fields, sse
@@ -16,35 +17,70 @@ from eggpool.wire.notes import ErrorInfo, Note, highest
 
 _HEAD_BYTES = 1024  # an event's type stands at its beginning
 _TAIL_BYTES = 16 * 1024  # usage stands at the end of a reply
+_RECENT_BYTES = 4 * 1024  # of the last events; the last block is kept whole, however long it is
+_USAGE = b'"usage":'
 _USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*(?=\{)')
 
 
 class Observer:
     """What has been seen of one streamed reply so far."""
 
-    __slots__ = ("_codec", "_marks", "_skimmer", "_withhold_usage", "content", "error", "reply_id", "terminal", "usage")
+    __slots__ = (
+        "_codec",
+        "_error",
+        "_recent",
+        "_recent_bytes",
+        "_skimmer",
+        "_terminal",
+        "_usage",
+        "_withhold_usage",
+        "content",
+        "reply_id",
+    )
 
     def __init__(self, codec: Codec, *, withhold_usage: bool) -> None:
         self._codec = codec
-        self._marks = codec.STREAM_MARKS
         self._withhold_usage = withhold_usage
         self._skimmer: Skimmer | None = None
+        self._recent: deque[bytes] = deque()  # the last blocks after the first content, not read yet
+        self._recent_bytes = 0
+        self._terminal = False
+        self._usage: Usage | None = None
+        self._error: ErrorInfo | None = None
         self.content = False
-        self.terminal = False
-        self.usage: Usage | None = None
-        self.error: ErrorInfo | None = None
         self.reply_id: str | None = None
 
+    @property
+    def terminal(self) -> bool:
+        """Whether the dialect's own end marker has come."""
+        self._catch_up()
+        return self._terminal
+
+    @property
+    def usage(self) -> Usage | None:
+        """The highest report so far."""
+        self._catch_up()
+        return self._usage
+
+    @property
+    def error(self) -> ErrorInfo | None:
+        """The first error told inside the stream."""
+        self._catch_up()
+        return self._error
+
     def observe(self, block: bytes) -> bytes:
-        """Read a block of whole events; give what of it the client gets."""
-        withheld: list[tuple[int, int]] = []
-        at = 0
-        while not self.content and at < len(block):
-            end = sse.event_end(block, at)
-            self._read(block, at, end, withheld)
-            at = end
-        self._search(block, at, len(block), withheld)
-        return _without(block, withheld) if withheld else block
+        """Take a block of whole events; give what of it the client gets."""
+        before = b""
+        while block and not self.content:
+            end = sse.event_end(block, 0)
+            if not self._read(block[:end]):
+                before += block[:end]
+            block = block[end:]
+        if block:
+            if self._withhold_usage:
+                block = self._without_usage(block)
+            self._keep(block)
+        return before + block if before else block
 
     def observe_last(self, rest: bytes) -> bytes:
         """The same for what followed the last blank line, an event that lacks its own: half of one is not given."""
@@ -66,48 +102,54 @@ class Observer:
             self._skimmer = None
             if whole:
                 self._take(self._codec.read_long_event(skimmer.head, skimmer.tail))
-            self.usage = highest(self.usage, skimmer.usage(self._codec))
+            self._usage = highest(self._usage, skimmer.usage(self._codec))
 
-    def _search(self, block: bytes, start: int, end: int, withheld: list[tuple[int, int]]) -> None:
-        """Read those events between `start` and `end` that matter, found by halving: most blocks hold none or few."""
-        part = block if end - start == len(block) else block[start:end]
-        if not self._codec.may_matter(part) or self._marks.search(part) is None:
-            return
-        middle = (start + end) // 2
-        cut = sse.event_end(block, middle)
-        if cut >= end:
-            cut = sse.event_start(block, start, middle)
-        if cut <= start:
-            self._read(block, start, end, withheld)
-            return
-        self._search(block, start, cut, withheld)
-        self._search(block, cut, end, withheld)
+    def _keep(self, block: bytes) -> None:
+        """Remember the last events; those before them cannot matter any more."""
+        self._recent.append(block)
+        self._recent_bytes += len(block)
+        while self._recent_bytes - len(self._recent[0]) >= _RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.popleft())
 
-    def _read(self, block: bytes, start: int, end: int, withheld: list[tuple[int, int]]) -> None:
-        """Read one event, and note its place when the client must not get it."""
-        notes = [self._codec.read_event(event) for event in sse.events(block[start:end])]
+    def _catch_up(self) -> None:
+        """Read the last events that were kept."""
+        if not self._recent:
+            return
+        tail = b"".join(self._recent)
+        self._recent.clear()
+        self._recent_bytes = 0
+        at = sse.event_start(tail, 0, max(0, len(tail) - _RECENT_BYTES))
+        while at < len(tail):
+            end = sse.event_end(tail, at)
+            event = tail[at:end]
+            if self._codec.STREAM_MARKS.search(event):
+                self._read(event)
+            at = end
+
+    def _without_usage(self, block: bytes) -> bytes:
+        """The block without the event that holds nothing but usage, looked for from the end, where it stands."""
+        end = len(block)
+        while (found := block.rfind(_USAGE, 0, end)) >= 0 and not block.startswith(b"null", found + len(_USAGE)):
+            start, stop = sse.event_start(block, 0, found), sse.event_end(block, found)
+            if self._read(block[start:stop]):
+                block = block[:start] + block[stop:]
+            end = start
+        return block
+
+    def _read(self, event: bytes) -> bool:
+        """Read one event; True when the client must not get it."""
+        notes = [self._codec.read_event(one) for one in sse.events(event)]
         for note in notes:
             self._take(note)
-        if self._withhold_usage and notes and all(note.usage_only for note in notes):
-            withheld.append((start, end))
+        return self._withhold_usage and bool(notes) and all(note.usage_only for note in notes)
 
     def _take(self, note: Note) -> None:
         self.content = self.content or note.content
-        self.terminal = self.terminal or note.terminal
-        self.error = self.error or note.error
+        self._terminal = self._terminal or note.terminal
+        self._error = self._error or note.error
         self.reply_id = self.reply_id or note.reply_id
         if note.usage is not None:
-            self.usage = highest(self.usage, note.usage)
-
-
-def _without(block: bytes, places: list[tuple[int, int]]) -> bytes:
-    """The block without what stands at those places, which are in order."""
-    kept: list[bytes] = []
-    at = 0
-    for start, end in places:
-        kept.append(block[at:start])
-        at = end
-    return b"".join([*kept, block[at:]])
+            self._usage = highest(self._usage, note.usage)
 
 
 class Skimmer:
