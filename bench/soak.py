@@ -85,7 +85,7 @@ class Soak:
         """What an account does with one request: mostly well, else any of the faults."""
         if not self.failing or self.random.random() > FAULT_SHARE:
             return good.steps()
-        name, script = self.random.choice(FAULTS)
+        name, script = self.random.choices(FAULTS, WEIGHTS)[0]
         if good.events is None and name in STREAM_FAULTS:
             return good.steps()
         self.played[name] += 1
@@ -116,6 +116,7 @@ class Soak:
                 if reply.status >= 400:
                     await reply.read()
                     sent.outcome = "refused"
+                    await asyncio.sleep(0.05)
                     return sent
                 async for chunk in reply.content.iter_any():
                     received += chunk
@@ -133,7 +134,11 @@ class Soak:
 
     def _judge(self, sent: Sent, received: bytes, *, streamed: bool) -> None:
         """An answer that ended cleanly: whole and right, or told as broken."""
-        whole, told, text = _read_stream(sent.dialect, received) if streamed else _read_plain(sent.dialect, received)
+        try:
+            whole, told, text = (_read_stream if streamed else _read_plain)(sent.dialect, received)
+        except msgspec.DecodeError:
+            self.fault(f"{sent.dialect} {sent.request_id}: half an event in an answer: {received[-300:]!r}")
+            return
         if told:
             sent.outcome = "told_broken"
             if whole and text != f"You said: {sent.text}":
@@ -235,6 +240,8 @@ FAULTS: list[tuple[str, Any]] = [
     ("comments", lambda rnd: scripted.with_comments()),
     ("compressed", lambda rnd: scripted.gzipped()),
 ]
+WEIGHTS = [0.05 if name.startswith("rate limited") else 1.0 for name, _ in FAULTS]
+"""A limit keeps an account from serving for a second or two, so at full speed it must be rare."""
 STREAM_FAULTS = frozenset(
     {"cut", "cut inside an event", "reset", "error in the stream", "no end marker", "one byte each", "CRLF", "comments"}
 )
@@ -249,10 +256,7 @@ def _body(dialect: Dialect, text: str, *, streamed: bool) -> dict[str, object]:
 
 def _read_plain(dialect: Dialect, received: bytes) -> tuple[bool, bool, str]:
     """(whole, told as broken, text) of a plain answer."""
-    try:
-        reply = msgspec.json.decode(received)
-    except msgspec.DecodeError:
-        return False, False, ""
+    reply = msgspec.json.decode(received)
     if dialect == "chat":
         return True, False, reply["choices"][0]["message"]["content"]
     if dialect == "messages":

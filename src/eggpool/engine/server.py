@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 64 * 1024
 HEADER_TIMEOUT_S = 10.0
+BODY_STEP_BYTES = 4 * 1024 * 1024  # of a body, after which the application decides whether it goes on
 KEEP_ALIVE_S = 75  # longer than agents keep their connections, so that they close first
 BACKLOG = 2048
 
@@ -128,6 +129,16 @@ class Connection(HttpToolsProtocol):
         self._in_headers = False
         self._stop_header_timer()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body. The application wants it whole, so it is woken when it is, or when much has come."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) >= BODY_STEP_BYTES:
+            self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """What comes next is a new header block."""

@@ -73,12 +73,13 @@ def with_changes(envelope: Envelope, *, model: str | None = None, include_usage:
     if not splices:
         return envelope.body
     splices.sort()
-    parts: list[bytes] = []
+    whole = memoryview(envelope.body)
+    parts: list[bytes | memoryview] = []
     at = 0
     for start, end, replacement in splices:
-        parts += (envelope.body[at:start], replacement)
+        parts += (whole[at:start], replacement)
         at = end
-    parts.append(envelope.body[at:])
+    parts.append(whole[at:])
     return b"".join(parts)
 
 
