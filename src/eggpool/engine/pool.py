@@ -6,14 +6,15 @@ the one object that a request holds on an account; it is settled exactly once.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 
 from eggpool.config.schema import Config
-from eggpool.domain import AccountLabel, EventRecord
+from eggpool.domain import AccountLabel
 from eggpool.engine.clock import Clock
 from eggpool.engine.prices import price_table
+from eggpool.engine.rests import Rests
 from eggpool.routing import catalog as catalogs
 from eggpool.routing import health
 from eggpool.routing.catalog import AccountModels, Candidate, Catalog, Offer
@@ -23,8 +24,6 @@ from eggpool.routing.verdict import VERDICTS, Kind
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Client
 from eggpool.upstream.target import Target
-
-_log = logging.getLogger(__name__)
 
 MAX_REMEMBERED_REPLIES = 20_000
 
@@ -49,10 +48,10 @@ class Lease:
 
     __slots__ = ("_account", "_began", "_pool", "_scopes", "_trials", "candidate", "settled")
 
-    def __init__(self, pool: Pool, account: AccountState, candidate: Candidate, trials: list[ScopeKey]) -> None:
+    def __init__(self, pool: Pool, account: AccountState, candidate: Candidate) -> None:
         self._pool = pool
         self._account = account
-        self._trials = trials
+        self._trials: list[ScopeKey] = []
         self.candidate = candidate
         self._began = account.last_used
         self.settled = False
@@ -67,9 +66,14 @@ class Lease:
         """Where the leased account is."""
         return self._account.target
 
+    def begin_trials(self) -> None:
+        """What is due is tried by this very request; until it has ended, others see that somebody is trying."""
+        self._trials = self._pool.resting_scopes.due(self._scopes.values())
+        self._step(self._trials, health.TrialBegan())
+
     def answered(self) -> None:
         """The account answers: whatever rested on the way is well, however long the answer takes."""
-        self._pool.step(tuple(self._scopes.values()), health.Succeeded(self._began), self.candidate.account)
+        self._step(self._scopes.values(), health.Succeeded(self._began))
 
     def ended(self) -> None:
         """The answer is over, whole or not wanted any more."""
@@ -78,15 +82,14 @@ class Lease:
     def left(self) -> None:
         """The attempt ended without telling anything about the account."""
         self._settle()
-        self._pool.step(tuple(self._trials), health.TrialLeft(), self.candidate.account)
+        self._step(self._trials, health.TrialLeft())
 
     def failed(self, kind: Kind, told_s: float | None) -> float | None:
         """The attempt failed; what the verdict names is put to rest. Gives the length of that rest in seconds."""
         self._settle()
         verdict = VERDICTS[kind]
         scope = self._scopes.get(verdict.scope) if verdict.scope else None
-        others = tuple(trial for trial in self._trials if trial != scope)
-        self._pool.step(others, health.TrialLeft(), self.candidate.account)
+        self._step([trial for trial in self._trials if trial != scope], health.TrialLeft())
         if scope is None:
             return None
         failure = health.Failed(
@@ -96,7 +99,10 @@ class Lease:
             jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
             told_s=told_s,
         )
-        return self._pool.step((scope,), failure, self.candidate.account)
+        return self._step((scope,), failure)
+
+    def _step(self, scopes: Iterable[ScopeKey], event: health.Event) -> float | None:
+        return self._pool.resting_scopes.step(scopes, event, self.candidate.account)
 
     def _settle(self) -> None:
         if self.settled:
@@ -111,10 +117,9 @@ class Pool:
     def __init__(self, config: Config, ledger: Ledger, clock: Clock) -> None:
         self.config = config
         self.clock = clock
-        self._ledger = ledger
         self.accounts: dict[AccountLabel, AccountState] = {}
         self.clients: dict[str, Client] = {}
-        self.rests: dict[ScopeKey, Rest] = {}
+        self.resting_scopes = Rests(ledger, clock)
         self.lists: dict[AccountLabel, AccountModels] = {}
         self.catalog = Catalog()
         self._replies: OrderedDict[str, AccountLabel] = OrderedDict()
@@ -126,6 +131,11 @@ class Pool:
                     self.accounts[account.label] = AccountState(target, account.weight, account.max_concurrency)
 
     @property
+    def rests(self) -> Mapping[ScopeKey, Rest]:
+        """What rests, is due or on trial, by scope."""
+        return self.resting_scopes.states
+
+    @property
     def in_flight(self) -> int:
         """Leases not settled yet."""
         return sum(account.in_flight for account in self.accounts.values())
@@ -133,20 +143,14 @@ class Pool:
     @property
     def resting(self) -> frozenset[AccountLabel]:
         """The accounts that rest as a whole now."""
-        now = self.clock.now()
-        return frozenset(
-            label
-            for label in self.accounts
-            if health.status(self.rests.get(health.account_scope(label)), now) == "resting"
-        )
+        status = self.resting_scopes.status
+        return frozenset(label for label in self.accounts if status(health.account_scope(label)) == "resting")
 
     @property
     def ready(self) -> bool:
         """Whether at least one account can be tried now."""
-        now = self.clock.now()
-        refusing = {
-            scope for scope, rest in self.rests.items() if rest.on_providers_word and health.status(rest, now) != "due"
-        }
+        status = self.resting_scopes.status
+        refusing = {scope for scope, rest in self.rests.items() if rest.on_providers_word and status(scope) != "due"}
         return any(
             health.account_scope(label) not in refusing and health.provider_scope(account.provider) not in refusing
             for label, account in self.accounts.items()
@@ -175,38 +179,9 @@ class Pool:
         account = self.accounts[candidate.account]
         account.in_flight += 1
         account.last_used = now
-        trials: list[ScopeKey] = []
-        if self.rests:
-            for scope in (
-                health.model_scope(candidate.account, candidate.model),
-                health.account_scope(candidate.account),
-                health.provider_scope(candidate.provider),
-            ):
-                if health.status(self.rests.get(scope), now) == "due":
-                    trials.append(scope)
-            self.step(tuple(trials), health.TrialBegan(), candidate.account)
-        return Lease(self, account, candidate, trials)
-
-    def step(self, scopes: tuple[ScopeKey, ...], event: health.Event, account: AccountLabel) -> float | None:
-        """Move scopes on by an event; gives the length in seconds of the rest that it leads to, if any."""
-        if not self.rests and not isinstance(event, health.Failed):
-            return None
-        now = self.clock.now()
-        length: float | None = None
-        for scope in scopes:
-            before = self.rests.get(scope)
-            after = health.step(before, event, now)
-            if after is None:
-                self.rests.pop(scope, None)
-                if before is not None:
-                    self._tell("account_recovered", account, f"{_words(scope)} works again after {before.kind}.")
-                continue
-            self.rests[scope] = after
-            if isinstance(event, health.Failed):
-                length = after.until - now
-                if before is None or before.kind != after.kind:
-                    self._tell("account_resting", account, f"{_words(scope)} rests for {length:.0f} s: {after.kind}.")
-        return length
+        lease = Lease(self, account, candidate)
+        lease.begin_trials()
+        return lease
 
     def take_list(self, account: AccountLabel, models: AccountModels) -> None:
         """Replace what an account is known to have, and the catalogue with it."""
@@ -234,12 +209,3 @@ class Pool:
         """Close all connections to providers."""
         for client in self.clients.values():
             await client.aclose()
-
-    def _tell(self, kind: str, account: AccountLabel, detail: str) -> None:
-        _log.info("%s: %s", account, detail)
-        self._ledger.event(EventRecord(self.clock.wall_ms(), kind, detail, account))
-
-
-def _words(scope: ScopeKey) -> str:
-    kind, *names = scope
-    return f"The {kind}" if kind != "model" else f"The model {names[1]}"

@@ -76,6 +76,7 @@ class Runtime:
             if label in self.pool.accounts:
                 self.pool.lists[label] = AccountModels(listed.models, listed.fetched_at_ms)
         self.pool.rebuild()
+        self.pool.resting_scopes.restore(await self.ledger.load_state())
 
     async def start(self, app: App) -> None:
         """Begin to listen."""

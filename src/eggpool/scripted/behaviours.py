@@ -221,7 +221,7 @@ def cut_stream(after_events: int, *, mid_event: bool = False, reset: bool = Fals
         events = _events(good_reply)
         sent = list(events[:after_events])
         if mid_event:
-            following = events[after_events]
+            following = events[min(after_events, len(events) - 1)]
             sent.append(following[: len(following) // 2])
         # The pause lets the events arrive: a reset may take back what the client has not read.
         end: Step = Reset() if reset else Drop()
