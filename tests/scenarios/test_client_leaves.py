@@ -247,7 +247,7 @@ def test_with_a_full_window(tmp_path: Path, debug: bool) -> None:
 
 
 def test_stream_aborted_then_normal_requests(tmp_path: Path) -> None:
-    """T1: after a stream was aborted at its first chunk, ten normal requests all succeed."""
+    """After a stream was aborted at its first chunk, ten normal requests all succeed."""
 
     async def scenario() -> None:
         async with pool_of(tmp_path, {"a": good}) as (pool, _):

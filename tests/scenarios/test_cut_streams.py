@@ -1,4 +1,4 @@
-"""T8: a cut stream never looks finished: the client is told in its dialect, or its connection is aborted."""
+"""A cut stream never looks finished: the client is told in its dialect, or its connection is aborted."""
 
 from __future__ import annotations
 

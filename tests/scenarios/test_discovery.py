@@ -32,7 +32,7 @@ async def listed(pool: RunningPool) -> list[str]:
 
 
 def test_every_listed_model_is_usable(tmp_path: Path) -> None:
-    """T10: a provider that speaks one dialect serves all that it lists in it, whatever the names look like."""
+    """A provider that speaks one dialect serves all that it lists in it, whatever the names look like."""
 
     async def scenario() -> None:
         models = tuple(ListedModel(name) for name in REAL_LIFE)
@@ -60,7 +60,7 @@ BAD_LISTS: dict[str, Script] = {
 
 @pytest.mark.parametrize("bad", BAD_LISTS)
 def test_bad_list_takes_nothing_away(tmp_path: Path, bad: str) -> None:
-    """T16: an empty or failed list leaves the catalogue as it was, and is booked as a ping and an event."""
+    """An empty or failed list leaves the catalogue as it was, and is booked as a ping and an event."""
 
     async def scenario() -> None:
         accounts = {"one": Behaviour(lists=(good, BAD_LISTS[bad]))}

@@ -232,7 +232,7 @@ def test_a_clients_mistake_is_not_tried_elsewhere(tmp_path: Path) -> None:
 
 
 def test_bad_key_on_one_of_two_accounts(tmp_path: Path) -> None:
-    """T4: with a bad key on one of two accounts, twenty requests are twenty answers."""
+    """With a bad key on one of two accounts, twenty requests are twenty answers."""
 
     async def scenario() -> None:
         async with pool_of(tmp_path, {"a": error(401), "b": good}) as (pool, upstream):

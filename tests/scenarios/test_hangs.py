@@ -1,4 +1,4 @@
-"""T7: a provider that is silent costs a time-out, not the request, while another account could answer."""
+"""A provider that is silent costs a time-out, not the request, while another account could answer."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ WANTS_USAGE = b'{"stream_options":{"include_usage":true},'
 def test_stream_is_identical(
     tmp_path: Path, dialect: Dialect, script: Script, changed: Callable[[bytes], bytes]
 ) -> None:
-    """T13: a stream in the client's dialect is the provider's, byte for byte, however it was cut into pieces."""
+    """A stream in the client's dialect is the provider's, byte for byte, however it was cut into pieces."""
 
     async def scenario() -> None:
         async with pool_of(tmp_path, {"one": script}) as (pool, upstream):
@@ -137,7 +137,7 @@ def test_reply_headers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("script", [good, gzipped()], ids=["identity", "gzip"])
 def test_accept_encoding(tmp_path: Path, script: Script, stream: bool) -> None:
-    """T9: whatever encodings a client takes, what it gets can be read, and is announced as what it is."""
+    """Whatever encodings a client takes, what it gets can be read, and is announced as what it is."""
 
     async def scenario() -> None:
         async with pool_of(tmp_path, {"one": script}) as (pool, _):
@@ -164,7 +164,7 @@ def test_huge_event(tmp_path: Path, dialect: Dialect) -> None:
 
 
 def test_usage_in_each_chunk(tmp_path: Path) -> None:
-    """T3: a stream that reports usage in each chunk is booked with the last report, never with the sum."""
+    """A stream that reports usage in each chunk is booked with the last report, never with the sum."""
 
     async def scenario() -> None:
         async with pool_of(tmp_path, {"one": usage_in_each_chunk(11, 7)}) as (pool, _):

@@ -89,6 +89,16 @@ def test_a_cut_stream_never_looks_finished(dialect: Dialect, cuts: list[int], le
         json.loads(out[whole:].partition(b"data: ")[2])
 
 
+@pytest.mark.parametrize("half", [b'data: {"usage":{"prom', b"data: [DO", b"event: mess", b'data: {"type":"x"'])
+@pytest.mark.parametrize("dialect", Dialect)
+def test_half_an_event_after_the_last_word(dialect: Dialect, half: bytes) -> None:
+    """A stream that breaks behind its last word is whole, and the half event behind it is not passed on."""
+    whole = b"".join(STREAMS[dialect][: LAST_WORD[dialect] + 1])
+    relay = StreamRelay(CODECS[dialect])
+    assert through(relay, [whole, half]) == whole
+    assert relay.terminal
+
+
 @pytest.mark.parametrize("dialect", Dialect)
 def test_a_last_event_without_its_blank_line(dialect: Dialect) -> None:
     """The last word counts and is passed on although no blank line follows it."""

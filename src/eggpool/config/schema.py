@@ -75,7 +75,7 @@ class Server(Section, frozen=True, kw_only=True):
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], Meta(description="Least severe level logged.")
     ] = "INFO"
     log_format: Annotated[Literal["text", "json"], Meta(description="Log lines for people or for programs.")] = "text"
-    access_log: Annotated[bool, Meta(description="Log one line for each request.")] = True
+    access_log: Annotated[bool, Meta(description="Log one line for each request to the data plane.")] = True
     max_body_bytes: Annotated[int, Meta(gt=0, description="Largest request body taken.")] = 64 * 1024 * 1024
     client_write_timeout_s: Annotated[
         Seconds, Meta(description="How long a client may leave a reply unread before it is cut off.")

@@ -109,6 +109,7 @@ class Exchange:
         self._relay: StreamRelay | PlainRelay | None = None
         self._held = b""  # what is to be handed over before anything more is read
         self._note: Note | None = None  # of a whole plain reply
+        self._last_word_from: AccountLabel | None = None
         self._late = False
         self._early = False
         self._closed = False
@@ -122,8 +123,8 @@ class Exchange:
 
     @property
     def account(self) -> AccountLabel | None:
-        """The account whose answer is passed on."""
-        return self._booking.served.account if self._booking.served else None
+        """The account whose answer is passed on, or whose error, when that is the last word."""
+        return self._booking.served.account if self._booking.served else self._last_word_from
 
     @property
     def status(self) -> int:
@@ -225,6 +226,7 @@ class Exchange:
             if isinstance(outcome, Head):
                 return outcome
             failure = outcome
+            self._last_word_from = choice.candidate.account if failure.head else None
             following = VERDICTS[failure.kind].next
             if following == "stop":
                 break

@@ -86,7 +86,7 @@ class Observer:
         """The same for what followed the last blank line, an event that lacks its own: half of one is not given."""
         found = list(sse.events(rest))
         whole = all(self._codec.read_event(event).terminal or fields.decode_object(event.data) for event in found)
-        if self.terminal or not rest.strip() or (found and whole):
+        if not rest.strip() or (found and whole):
             return self.observe(rest)
         return b""
 
