@@ -110,7 +110,7 @@ def test_books_by_client(tmp_path: Path) -> None:
 
 
 def test_refusals_are_booked_without_an_account(tmp_path: Path) -> None:
-    """A model that nobody serves is a client error in the books; what was no request at all is not there."""
+    """What a known client asked for and could not have is a client error in the books; who has no key is not there."""
 
     async def scenario() -> None:
         async with pool_of(tmp_path, {"one": good}) as (pool, _):
@@ -118,9 +118,9 @@ def test_refusals_are_booked_without_an_account(tmp_path: Path) -> None:
             assert (await pool.answer(PATHS[CHAT], b'{"model":'))[0] == 400
             assert (await pool.answer(PATHS[CHAT], question(), authorization="Bearer wrong"))[0] == 401
             assert (await pool.answer("/v1/nothing", b"{}"))[0] == 404
-            rows = await pool.booked(1)
-            assert len(rows) == 1
-            record = rows[0].record
+            rows = await pool.booked(3)
+            assert [row.record.status for row in rows] == [404, 400, 404]
+            record = rows[-1].record
             assert (record.outcome.value, record.status, record.error_class) == ("client_error", 404, "model_not_found")
             assert (record.account, record.attempts, record.model_asked) == (None, 0, "nobody-has-it")
             assert await pool.rows("SELECT * FROM begun") == []

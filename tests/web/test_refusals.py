@@ -1,4 +1,4 @@
-"""What a caller gets when a request cannot be taken: the right status, in the shape of its dialect, and no trace."""
+"""What a caller gets when a request cannot be taken: the right status, in the shape of its dialect."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ async def one(folder: Path, server: str = "", extra: str = "") -> AsyncIterator[
     async with pool_of(folder, {"a": good}, server=server, extra=extra) as (pool, upstream):
         yield pool, upstream
         assert upstream.work == []
-        assert await pool.rows("SELECT * FROM requests") == []
+        # Whoever has a key finds the refusal in the books, whole; whoever has none leaves no trace.
+        booked = await pool.rows("SELECT outcome, status, attempts, account, input_tokens FROM requests")
+        assert all(row == ("client_error", row[1], 0, None, 0) and 400 <= row[1] < 500 for row in booked)
+        assert {row[1] for row in booked}.isdisjoint({401, 403})
         assert await pool.rows("SELECT * FROM begun") == []
+        assert await pool.rows("SELECT * FROM attempts") == []
 
 
 def told(path: str, body: bytes) -> dict[str, Any]:
@@ -318,5 +322,19 @@ def test_slow_refused_body(tmp_path: Path) -> None:
             assert received == b"" or head_and_body(received)[0].startswith("HTTP/1.1 401")
             writer.close()
             await pool.until(lambda: pool.runtime.server.connections == 0)
+
+    run(scenario)
+
+
+def test_a_refusal_is_in_the_books_of_its_client(tmp_path: Path) -> None:
+    """A refused request of a known client is booked once, with what the client saw."""
+
+    async def scenario() -> None:
+        async with one(tmp_path) as (pool, _):
+            for path, body in (("/v1/chat/completions", b"{"), ("/v1/nothing", ASK), ("/v1/messages", b"[]")):
+                status, _ = await pool.answer(path, body)
+                (row, *_) = await pool.booked(1)
+                assert (row.record.path, row.record.status, row.record.client) == (path, status, "default")
+            assert len(await pool.booked(3)) == 3
 
     run(scenario)

@@ -12,6 +12,7 @@ import msgspec
 from eggpool.domain import AttemptRecord, Outcome, Refusal, RequestBegun, RequestRecord, Usage, UsageSource
 from eggpool.engine.clock import Clock
 from eggpool.engine.inbound import Inbound
+from eggpool.logs import redact
 from eggpool.pricing import cost
 from eggpool.routing.catalog import Candidate
 from eggpool.routing.plan import Plan
@@ -126,7 +127,7 @@ class Booking:
                 started_at_ms=attempt.began_ms,
                 status=reply.status if reply else None,
                 error_class=kind.value if kind else None,
-                error_detail=detail[:MAX_DETAIL_CHARS] if detail and self._keep_detail else None,
+                error_detail=redact(detail)[:MAX_DETAIL_CHARS] if detail and self._keep_detail else None,
                 scope=VERDICTS[kind].scope if kind else None,
                 rest_ms=None if rest_s is None else round(rest_s * 1000),
                 connect_us=reply.connect_us if reply else None,

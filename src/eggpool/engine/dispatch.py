@@ -24,6 +24,7 @@ from eggpool.errors import (
     BadRequest,
     CannotServe,
     DeadlinePassed,
+    EggPoolError,
     NoAccount,
     NotFound,
     RequestRefused,
@@ -47,6 +48,7 @@ from eggpool.wire.relay import PlainRelay, StreamRelay
 MAX_HELD_BYTES = 256 * 1024  # of a stream before its first content
 MAX_PLAIN_BYTES = 64 * 1024 * 1024  # of a plain reply that is held whole before it is passed on
 MAX_ERROR_BYTES = 1024 * 1024
+ERROR_BODY_S = 5.0  # silence inside an error's body, after which its status has to do
 MAX_STALE_TRIES = 3  # fresh tries when reused connections turn out to be closed
 MAX_REASONS = 20  # accounts named in an error message
 
@@ -88,6 +90,18 @@ class Dispatcher:
         """The exchange of one request; its caller closes it."""
         return Exchange(self, inbound)
 
+    def refused(self, inbound: Inbound, error: EggPoolError) -> None:
+        """Book a request that is refused before it becomes an exchange."""
+        booking = self.booking(inbound)
+        booking.status = error.status
+        booking.error_class = error.machine_code if isinstance(error, RequestRefused) else type(error).code
+        booking.close(Outcome.CLIENT_ERROR, None)
+
+    def booking(self, inbound: Inbound) -> Booking:
+        """The notes of one request."""
+        keep_detail = self.config.security.persist_redacted_error_detail
+        return Booking(self.ledger, self.clock, inbound, keep_detail=keep_detail)
+
 
 class Exchange:
     """One request and its answer. `open`, then `read` until empty, then `close` in a `finally`."""
@@ -97,12 +111,7 @@ class Exchange:
         self._pool = dispatcher.pool
         self._inbound = inbound
         self._codec = CODECS[inbound.surface.dialect]
-        self._booking = Booking(
-            dispatcher.ledger,
-            dispatcher.clock,
-            inbound,
-            keep_detail=dispatcher.config.security.persist_redacted_error_detail,
-        )
+        self._booking = dispatcher.booking(inbound)
         self._stage = _Stage.OPENING
         self._lease: Lease | None = None
         self._attempt: Attempt | None = None
@@ -282,10 +291,10 @@ class Exchange:
         reply = attempt.reply = await self._send(lease, others_left=others_left)
         attempt.first_byte = self._pool.clock.now()
         head = Head(reply.status, towards_client(reply.headers, self._dispatcher.redacted))
-        if reply.status >= 400:
+        if 400 <= reply.status < 600:
             return await self._read_error(reply, head)
-        if reply.status >= 300:
-            return _Failure(Kind.NO_ANSWER, f"The provider answered with a redirect ({reply.status}).")
+        if not 200 <= reply.status < 300:
+            return _Failure(Kind.NO_ANSWER, f"The provider answered with status {reply.status}, which is no answer.")
         content_type = (reply.header("content-type") or "").lower()
         if content_type.startswith("text/event-stream"):
             return await self._await_content(reply, head, provider, others_left=others_left)
@@ -327,10 +336,15 @@ class Exchange:
         )
 
     async def _read_error(self, reply: Reply, head: Head) -> _Failure:
-        """A provider's error status: its words decide what it means."""
+        """A provider's error status: its words decide what it means, or its status alone when they do not come."""
         body = bytearray()
-        while len(body) < MAX_ERROR_BYTES and (chunk := await reply.read()):
-            body += chunk
+        reply.limit_wait(ERROR_BODY_S, "idle")
+        try:
+            while len(body) < MAX_ERROR_BYTES and (chunk := await reply.read()):
+                body += chunk
+        except UpstreamError:
+            words = f"The provider answered with status {reply.status}, and broke off."
+            body = bytearray(self._codec.write_error(reply.status, words, "upstream_broken"))
         told = self._codec.read_error(bytes(body))
         words = told.message or body[:2048].decode("utf-8", "replace")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
@@ -353,7 +367,7 @@ class Exchange:
         while True:
             chunk = await reply.read()
             held += relay.feed(chunk) if chunk else relay.finish()
-            if relay.error is not None and not relay.content:
+            if not relay.content and relay.error is not None:
                 return _told_in_band(relay.error)
             if relay.content or len(held) > MAX_HELD_BYTES or (held and not self._inbound.surface.answers):
                 break
@@ -382,6 +396,8 @@ class Exchange:
             return _told_in_band(note.error)
         if self._inbound.surface.answers and not note.content:
             return _Failure(Kind.NO_ANSWER, "The provider's reply is empty or not a JSON object.")
+        if self._early:
+            return _Failure(Kind.NO_ANSWER, "The provider answered with a plain reply where a stream was asked for.")
         self._held, self._note = body, note
         self._stage = _Stage.COMPLETE
         head.headers.append((b"content-length", b"%d" % size))

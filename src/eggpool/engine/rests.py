@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 KEPT_FROM_S = 5.0  # a shorter rest is over before a new process serves
 MOST_RESTS = 10_000  # models are named by callers, so there could be any number of scopes
 
+UNTOLD = frozenset({"model_missing", "forbidden"})  # a caller that asks for ever new names could fill the events
+
 _PREFIX = "rest:"
 
 
@@ -63,14 +65,18 @@ class Rests:
             if after is None:
                 self._forget(scope)
                 if before is not None:
-                    self._tell("account_recovered", account, f"{_words(scope)} works again after {before.kind}.")
+                    self._tell(
+                        "account_recovered", account, before, f"{_words(scope)} works again after {before.kind}."
+                    )
                 continue
             self.states[scope] = after
             if isinstance(event, health.Failed):
                 length = after.until - now
                 self._keep(scope, after, length)
                 if before is None or before.kind != after.kind:
-                    self._tell("account_resting", account, f"{_words(scope)} rests for {length:.0f} s: {after.kind}.")
+                    self._tell(
+                        "account_resting", account, after, f"{_words(scope)} rests for {length:.0f} s: {after.kind}."
+                    )
         if len(self.states) > MOST_RESTS:
             self._forget_oldest()
         return length
@@ -110,7 +116,9 @@ class Rests:
         for scope in sorted(self.states, key=lambda one: self.states[one].until)[: MOST_RESTS // 2]:
             self._forget(scope)
 
-    def _tell(self, kind: str, account: AccountLabel, detail: str) -> None:
+    def _tell(self, kind: str, account: AccountLabel, rest: Rest, detail: str) -> None:
+        if rest.kind in UNTOLD:
+            return
         _log.info("%s: %s", account, detail)
         self._ledger.event(EventRecord(self._clock.wall_ms(), kind, detail, account))
 

@@ -10,7 +10,7 @@ import asyncio
 from eggpool.config.schema import Config
 from eggpool.domain import Dialect
 from eggpool.engine.dispatch import Dispatcher, Exchange
-from eggpool.engine.inbound import Inbound
+from eggpool.engine.inbound import Inbound, Surface
 from eggpool.engine.server import Receive, Scope, Send
 from eggpool.errors import (
     EggPoolError,
@@ -30,6 +30,7 @@ from eggpool.wire import forms
 from eggpool.wire.dialects import CODECS
 
 ACCESS_LOG_DELAY_S = 0.1  # lines wait so long for others
+LONGEST_PATH = 200  # characters of a path that the books keep
 DISCARD_TIMEOUT_S = 10.0  # for the rest of a body that is not wanted
 
 
@@ -59,35 +60,37 @@ class DataPlane:
         status = 499
         upload = _Upload(headers, receive)
         exchange: Exchange | None = None
+        inbound: Inbound | None = None
         try:
             self._access.check_host(headers)
-            client = self._access.client(headers)
-            route = _route(scope)
-            body = await upload.read(self._max_body_bytes)
             inbound = Inbound(
                 id=number,
-                client=client,
+                client=self._access.client(headers),
                 client_address=self._access.address(_peer(scope), headers),
-                surface=route.surface,
+                surface=Surface(dialect_of(path, headers)),
                 method=scope["method"],
-                path=path,
+                path=path[:LONGEST_PATH],
                 query=scope["query_string"].decode("latin-1"),
                 headers=headers,
-                body=body,
+                body=None,
                 envelope=None,
                 model=None,
                 only=None,
                 arrived=arrived,
                 arrived_ms=arrived_ms,
             )
+            route = _route(scope)
+            inbound.surface = route.surface
+            inbound.body = await upload.read(self._max_body_bytes)
             self._understand(inbound, route, scope)
             exchange = self._dispatcher.exchange(inbound)
-            del body, inbound  # the exchange lets them go when an account has answered
             await Delivery(exchange, scope, send, own, CODECS[route.surface.dialect], self._quiet_s).run()
         except ClientLeft:
             pass
         except EggPoolError as error:
             status = error.status
+            if inbound is not None and exchange is None:
+                self._dispatcher.refused(inbound, error)
             tries = exchange.attempts if exchange else 0
             own.append((b"x-proxy-attempt-count", b"%d" % tries))
             if not await upload.discard(self._max_body_bytes):

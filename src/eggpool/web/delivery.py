@@ -99,12 +99,12 @@ class Delivery:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def _tell_error(self, head: Head) -> None:
-        """A provider's last word that is no stream, for a client that has had the head of one."""
+        """A provider's error, for a client that has had the head of a stream."""
         body = b""
         while piece := await self._exchange.read():
             body += piece
         told = self._codec.read_error(body)
-        message = told.message or "The provider answered with a plain reply where a stream was asked for."
+        message = told.message or f"The provider answered with status {head.status}."
         event = self._codec.write_error_event(head.status, message, told.code or told.type)
         await self._send({"type": "http.response.body", "body": event, "more_body": True})
 
@@ -125,13 +125,14 @@ class Delivery:
     def _show_life(self) -> None:
         if not self._exchange.between_events:
             return
-        sign: list[Message] = [{"type": "http.response.body", "body": self._codec.KEEPALIVE, "more_body": True}]
         if not self._connection.responding:
+            head: Message = {"type": "http.response.start", "status": 200, "headers": EARLY_HEAD + self._own}
+            if not self._connection.send_now(self._send, head):
+                return
             self._early = True
             self._exchange.answered_early()
-            sign.insert(0, {"type": "http.response.start", "status": 200, "headers": EARLY_HEAD + self._own})
-        for message in sign:
-            self._connection.send_now(self._send, message)
+        sign: Message = {"type": "http.response.body", "body": self._codec.KEEPALIVE, "more_body": True}
+        self._connection.send_now(self._send, sign)
 
 
 def _is_stream(head: Head) -> bool:

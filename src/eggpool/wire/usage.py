@@ -71,7 +71,7 @@ class Observer:
     def observe(self, block: bytes) -> bytes:
         """Take a block of whole events; give what of it the client gets."""
         before = b""
-        while block and not self.content:
+        while block and not self.content and self._error is None:
             end = sse.event_end(block, 0)
             if not self._read(block[:end]):
                 before += block[:end]
