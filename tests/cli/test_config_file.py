@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from eggpool.cli.config_file import ensure_server_key, read, write
+from eggpool.cli.config_file import ensure_server_key, read, store_server_key, stored_server_key, write
 from eggpool.config.schema import Secret
 from eggpool.errors import ConfigError, StartError
 
@@ -34,6 +35,12 @@ def read_only(tmp_path: Path) -> Path:
 def mode(path: Path) -> int:
     """The permission bits of a file."""
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def key_file(home: Path, path: Path) -> Path:
+    """Where the key of a configuration lies that cannot be written."""
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    return home / "home" / ".local" / "state" / "eggpool" / f"server_key-{name}"
 
 
 def test_a_file_keeps_its_mode_and_a_new_one_is_private(tmp_path: Path) -> None:
@@ -81,11 +88,31 @@ def test_a_key_is_made_once_and_written_into_the_file(tmp_path: Path, environ: d
     path.write_text("# mine\n[server] # here\nport = 1\n", encoding="utf-8")
     loaded, made = ensure_server_key(path, read(path, environ), environ)
     assert made is not None
-    assert (made.path, loaded.config.server.api_key) == (path, Secret(made.key))
-    assert path.read_text(encoding="utf-8") == f'# mine\n[server] # here\nport = 1\napi_key = "{made.key}"\n'
-    assert made.key not in repr(made)
+    assert loaded.config.server.api_key == made
+    assert "api_key" not in path.read_text(encoding="utf-8")  # nothing is written before it is used
+    assert store_server_key(path, made, environ) == path
+    key = made.reveal()
+    assert path.read_text(encoding="utf-8") == f'# mine\n[server] # here\nport = 1\napi_key = "{key}"\n'
     again, nothing = ensure_server_key(path, read(path, environ), environ)
-    assert (again.config.server.api_key, nothing) == (Secret(made.key), None)
+    assert (again.config.server.api_key, nothing) == (made, None)
+
+
+def test_a_key_in_the_configuration_ends_the_one_that_was_kept(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A key of the state folder does not come back when its successor is taken out of the file."""
+    path = tmp_path / "config.toml"
+    path.write_text("", encoding="utf-8")
+    kept = key_file(tmp_path, path)
+    write(kept, "ep_kept-before\n")
+    assert stored_server_key(path, environ) == Secret("ep_kept-before")
+    assert store_server_key(path, Secret("ep_new-0000"), environ) == path
+    assert not kept.exists()
+
+
+def test_characters_that_are_no_text_are_not_written(tmp_path: Path) -> None:
+    """What cannot be encoded is refused in a sentence, and nothing is left behind."""
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        write(tmp_path / "x", "a = '\udcff'")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -111,12 +138,13 @@ def test_a_read_only_configuration_puts_the_key_into_the_state_folder(
     tmp_path: Path, read_only: Path, environ: dict[str, str]
 ) -> None:
     """Where the file cannot be written, the key is kept in the state folder, private, and found again."""
-    state = tmp_path / "home" / ".local" / "state" / "eggpool" / "server_key"
+    state = key_file(tmp_path, read_only)
     _, made = ensure_server_key(read_only, read(read_only, environ), environ)
     assert made is not None
-    assert (made.path, mode(state)) == (state, 0o600)
+    assert (store_server_key(read_only, made, environ), mode(state)) == (state, 0o600)
     again, nothing = ensure_server_key(read_only, read(read_only, environ), environ)
-    assert (again.config.server.api_key, nothing) == (Secret(made.key), None)
+    assert (again.config.server.api_key, nothing) == (made, None)
+    assert stored_server_key(tmp_path / "other.toml", environ) is None
     state.write_text("a b", encoding="utf-8")
     with pytest.raises(ConfigError, match="remove the file"):
         ensure_server_key(read_only, read(read_only, environ), environ)

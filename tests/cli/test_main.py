@@ -108,7 +108,7 @@ def test_the_configuration_is_looked_for_in_order(terminal: Terminal) -> None:
         (("accounts", "bogus"), 2, "No such command 'bogus'."),
         (("check-config",), 2, "Error: there is no configuration at"),
         (("check-config", "--config", "bad.toml"), 2, "Error: 2 problems in"),
-        (("check-config", "--config", "folder"), 2, "Error: cannot read"),
+        (("check-config", "--config", "folder"), 2, "is a folder; name the file in it"),
         (("check-config", "--config", "latin1.toml"), 2, "is not UTF-8 text"),
         (("getkey", "--config", "good.toml"), 1, "No API key configured."),
     ],

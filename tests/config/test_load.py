@@ -172,7 +172,7 @@ def test_clients_have_names_and_keys_of_their_own() -> None:
         "clients[2].key_hash: is used twice; each client needs a key of its own",
     ]
     assert problems("[[clients]]\nname = 'a b'\nkey_hash = 'ep_the_key_itself'") == [
-        "clients[0].name: expected a name without white space and '/', got other text",
+        "clients[0].name: expected a name without white space and '/', of at most 64 characters, got other text",
         "clients[0].key_hash: expected 'sha256:' and 64 hexadecimal digits, got other text",
     ]
 
@@ -206,7 +206,7 @@ def test_an_entry_that_cannot_be_used_does_not_shift_the_others() -> None:
     assert found[-1] == "accounts[1]: has no key; set api_key_env, api_key_command or api_key"
     broken = "[[providers.q.accounts]]\nname = 1\n[[providers.q.accounts]]\nname = 'b'\n"
     assert problems("[providers.q]\nbase_url = 'https://q.example'\n" + broken) == [
-        "providers.q.accounts[0].name: expected a name without white space and '/', got 1",
+        "providers.q.accounts[0].name: expected a name without white space and '/', of at most 64 characters, got 1",
         "providers.q.accounts[1]: has no key; set api_key_env, api_key_command or api_key",
     ]
 

@@ -148,7 +148,7 @@ def test_a_provider_is_called_like_its_table() -> None:
     ]
     assert loaded(provider().replace('id = "p"\n', "")).config.providers["p"].id == "p"
     (found,) = problems(provider().replace("providers.p", 'providers."a/b"').replace('id = "p"\n', ""))
-    assert found.startswith('providers."a/b": the name of a provider has letters')
+    assert found.startswith('providers."a/b": the name of a provider has at most 64 letters')
 
 
 def test_account_names_are_unique_at_a_provider() -> None:
@@ -156,7 +156,7 @@ def test_account_names_are_unique_at_a_provider() -> None:
     again = "[[providers.p.accounts]]\nname = 'a'\napi_key = 'sk-9876543210'\n"
     assert problems(provider() + again) == ["providers.p.accounts[1].name: 'a' is used twice at this provider"]
     assert problems(provider() + again.replace("'a'", "'a/b'")) == [
-        "providers.p.accounts[1].name: expected a name without white space and '/', got other text"
+        "providers.p.accounts[1].name: expected a name without white space and '/', of at most 64 characters, got other text"
     ]
 
 

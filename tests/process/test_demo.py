@@ -88,6 +88,7 @@ def test_port(tmp_path: Path) -> None:
             code, stdout, stderr = await ends(tmp_path, "demo", "--port", str(port))
         assert (code, stdout) == (1, "")
         assert f"127.0.0.1:{port} is in use" in stderr
+        assert "choose another port with --port" in stderr
         assert len(stderr.splitlines()) == 1
 
     run(scenario)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -120,6 +122,7 @@ def test_makes_a_key_once(tmp_path: Path) -> None:
             path = configure(tmp_path, provider, key=None)
             async with program(tmp_path, "serve") as first, aiohttp.ClientSession() as http:
                 url = await first.url()
+                await first.says(r"\bep_[0-9a-f]{64}\n")
                 (key,) = re.findall(r"\bep_[0-9a-f]{64}\b", first.stdout)
                 assert key not in first.stderr
                 assert key in path.read_text()
@@ -148,6 +151,52 @@ def test_port_in_use(tmp_path: Path) -> None:
             code, _, stderr = await ends(tmp_path, "serve")
         assert code == 1
         assert f"127.0.0.1:{port} is in use" in one_sentence(stderr)
+
+    run(scenario)
+
+
+def test_a_start_that_fails_makes_no_key(tmp_path: Path) -> None:
+    """A key is stored and shown once the pool listens; before that there is nothing to note."""
+
+    async def scenario() -> None:
+        with taken_port() as taken:
+            path = configure(tmp_path, key=None, port=taken.getsockname()[1], log_level="WARNING")
+            before = path.read_text()
+            code, stdout, stderr = await ends(tmp_path, "serve")
+        assert (code, stdout, path.read_text()) == (1, "", before)
+        assert "is in use" in one_sentence(stderr)
+
+    run(scenario)
+
+
+def test_certificate_files(tmp_path: Path) -> None:
+    """Files that are no certificate and key are named by key and path, with exit code 2."""
+
+    async def scenario() -> None:
+        (tmp_path / "key.pem").write_text("no key")
+        configure(tmp_path, tls_cert="missing.pem", tls_key="key.pem")
+        for command in ("serve", "check-config"):
+            code, stdout, stderr = await ends(tmp_path, command)
+            assert (code, stdout) == (2, "")
+            assert stderr.splitlines()[1:] == [
+                f"  server.tls_cert: cannot read {tmp_path}/missing.pem: No such file or directory",
+                f"  server.tls_key: {tmp_path}/key.pem is not a PEM file of that kind",
+            ]
+
+    run(scenario)
+
+
+def test_interrupted_before_it_listens(tmp_path: Path) -> None:
+    """Ctrl-C while it still reads its configuration ends it with 130 and a word."""
+
+    async def scenario() -> None:
+        os.mkfifo(tmp_path / "pipe.toml")
+        async with program(tmp_path, "--config", "pipe.toml", "serve") as running:
+            writer = await asyncio.to_thread(os.open, tmp_path / "pipe.toml", os.O_WRONLY)  # until it is opened there
+            running.signal(signal.SIGINT)
+            assert await running.ended() == 130
+            os.close(writer)
+            assert running.stderr.strip() == "Interrupted."
 
     run(scenario)
 

@@ -455,11 +455,11 @@ def test_a_damaged_file(path: Path) -> None:
 
 
 def test_a_database_of_the_versions_before(path: Path) -> None:
-    """The reference system's file is left alone, and the sentence names the way to take it over."""
+    """The reference system's file is left alone, and the sentence says what can be done."""
     path.parent.mkdir()
     rows(path, "CREATE TABLE _migrations (version INTEGER PRIMARY KEY, name TEXT, applied_at TEXT)")
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="eggpool db import"):
+    with pytest.raises(StoreError, match="cannot take its history over yet; move the file away or set"):
         Database.open(path)
     assert path.read_bytes() == before
 

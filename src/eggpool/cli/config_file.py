@@ -6,6 +6,8 @@ What the text means is `config.load`'s, how it is edited `config.edit`'s.
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import re
 import secrets
@@ -16,28 +18,18 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
 from msgspec.structs import replace
 
-from eggpool.cli.location import config_path, state_path
+from eggpool.cli.certificates import certificate_problems
+from eggpool.cli.location import absolute, config_path, state_path
 from eggpool.config import edit
-from eggpool.config.dotenv import parse_dotenv
-from eggpool.config.load import Loaded, load
-from eggpool.config.schema import KEY_PATTERN, Secret
-from eggpool.engine.prices import check_prices
+from eggpool.config.dotenv import parse_dotenv, scan_dotenv
+from eggpool.config.load import Loaded, load, parse
+from eggpool.config.schema import KEY_PATTERN, Config, Secret
+from eggpool.engine.prices import price_problems
 from eggpool.errors import ConfigError, StartError
 
 COMMAND_LIMIT_S = 10.0
-
-
-class NewKey(msgspec.Struct, frozen=True):
-    """A server key that has just been made, to be shown once, and the file that it was written to."""
-
-    key: str
-    path: Path
-
-    def __repr__(self) -> str:
-        return f"NewKey(key=***, path={self.path!r})"
 
 
 def locate(option: str | None, environ: Mapping[str, str]) -> Path:
@@ -45,7 +37,19 @@ def locate(option: str | None, environ: Mapping[str, str]) -> Path:
 
     `--config`, then $EGGPOOL_CONFIG; else ./config.toml when there is one; else the user's own.
     """
+    _check_home(option or environ.get("EGGPOOL_CONFIG") or "")
     return Path(config_path(option, environ))
+
+
+def named(path: str) -> Path:
+    """The absolute path that a person wrote; a ConfigError says when it begins in nobody's home."""
+    _check_home(path)
+    return Path(absolute(path))
+
+
+def _check_home(path: str) -> None:
+    if path.startswith("~") and os.path.expanduser(path).startswith("~"):  # noqa: PTH111 - Path.expanduser raises
+        raise ConfigError((f"'{path.split('/')[0]}' is no user's home; write the path out",))
 
 
 def read(path: Path, environ: Mapping[str, str], *, upstream_keys: bool = True) -> Loaded:
@@ -55,41 +59,64 @@ def read(path: Path, environ: Mapping[str, str], *, upstream_keys: bool = True) 
     every problem.
     """
     text = read_text(path)
-    variables = {**dotenv(path), **environ}
+    found, problems = scan_dotenv(_dotenv_text(path), place=str(path.parent / ".env"))
+    variables = {**found, **environ}
     variables.setdefault("HOME", os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises without one
 
     def run_command(command: str) -> str:
         return _printed_by(command, environ, path.parent)
 
+    def further(config: Config) -> list[str]:
+        return price_problems(config) + (certificate_problems(config.server) if upstream_keys else [])
+
     try:
-        loaded = load(text, variables, folder=str(path.parent), run_command=run_command, upstream_keys=upstream_keys)
-        check_prices(loaded.config)
+        loaded = load(
+            text,
+            variables,
+            folder=str(path.parent),
+            run_command=run_command,
+            upstream_keys=upstream_keys,
+            further=further,
+        )
     except ConfigError as error:
-        raise ConfigError(error.problems, source=str(path)) from None
+        raise ConfigError((*problems, *error.problems), source=str(path)) from None
+    if problems:
+        raise ConfigError(problems, source=str(path))
     return loaded
 
 
-def read_text(path: Path) -> str:
-    """The text of a configuration; a ConfigError says what to do when there is none."""
+def read_text(path: Path, *, without: str | None = None) -> str:
+    """The text of a configuration, its line ends as they are; `without` when there is no such file.
+
+    Raises ConfigError, which says what to do.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
+        if without is not None:
+            return without
         raise ConfigError(
             (f"there is no configuration at {path}; `eggpool connect` or `eggpool init-config` makes one",)
         ) from None
     except UnicodeDecodeError:
         raise ConfigError((f"{path} is not UTF-8 text",)) from None
+    except IsADirectoryError:
+        raise ConfigError((f"{path} is a folder; name the file in it, such as {path / 'config.toml'}",)) from None
     except OSError as error:
-        raise ConfigError((f"cannot read {path}: {error.strerror}",)) from None
+        raise ConfigError((f"cannot read {path}: {_reason(path, error)}",)) from None
 
 
 def dotenv(path: Path) -> dict[str, str]:
     """The variables of the `.env` beside a configuration; none when there is no such file."""
+    return parse_dotenv(_dotenv_text(path), place=str(path.parent / ".env"))
+
+
+def _dotenv_text(path: Path) -> str:
     beside = path.parent / ".env"
     try:
-        return parse_dotenv(beside.read_text(encoding="utf-8-sig"))
+        return beside.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return ""
     except UnicodeDecodeError:
         raise ConfigError((f"{beside} is not UTF-8 text",)) from None
     except OSError as error:
@@ -101,7 +128,14 @@ def write(path: Path, text: str) -> None:
 
     A new file has mode 0600, an old one keeps its mode and owner. Raises StartError when that cannot be done.
     """
-    target = path.resolve()
+    try:
+        encoded = text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(("what is to be written holds characters that are not UTF-8 text",)) from None
+    try:
+        target = path.resolve()
+    except (RuntimeError, OSError):  # the first of them is what a circle was before Python 3.13
+        raise StartError(f"cannot write {path}: its symbolic links lead in a circle, or cannot be followed") from None
     scratch: str | None = None
     try:
         old = target.stat() if target.exists() else None
@@ -109,8 +143,8 @@ def write(path: Path, text: str) -> None:
             raise StartError(f"cannot write {target}: it is read-only or no regular file")
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, scratch = tempfile.mkstemp(prefix=".eggpool-", dir=target.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(encoded)
             file.flush()
             if old is not None:
                 made = os.fstat(file.fileno())
@@ -121,7 +155,7 @@ def write(path: Path, text: str) -> None:
         Path(scratch).replace(target)
         scratch = None
     except OSError as error:
-        raise StartError(f"cannot write {target}: {error.strerror}") from None
+        raise StartError(f"cannot write {target}: {_reason(target, error)}") from None
     finally:
         if scratch is not None:
             with contextlib.suppress(OSError):
@@ -133,25 +167,23 @@ def new_key() -> Secret:
     return Secret("ep_" + secrets.token_hex(32))
 
 
-def ensure_server_key(
-    path: Path, loaded: Loaded, environ: Mapping[str, str] = os.environ
-) -> tuple[Loaded, NewKey | None]:
-    """The configuration with a server key, and that key when it had to be made.
+def ensure_server_key(path: Path, loaded: Loaded, environ: Mapping[str, str]) -> tuple[Loaded, Secret | None]:
+    """The configuration with a server key, and that key when it had to be made and must still be stored.
 
     One is made when there is none in the file, the environment or the state folder, and no [[clients]] either.
     """
     if loaded.config.server.api_key is not None or loaded.config.clients:
         return loaded, None
-    key = stored_server_key(environ)
+    key = stored_server_key(path, environ)
     if key is not None:
         return _with_key(loaded, key), None
     key = new_key()
-    return _with_key(loaded, key), NewKey(key.reveal(), store_server_key(path, key, environ))
+    return _with_key(loaded, key), key
 
 
-def stored_server_key(environ: Mapping[str, str]) -> Secret | None:
-    """The key that was kept in the state folder because the configuration could not be written."""
-    file = Path(state_path("server_key", environ))
+def stored_server_key(path: Path, environ: Mapping[str, str]) -> Secret | None:
+    """The key that is kept in the state folder because this configuration could not be written."""
+    file = _key_file(path, environ)
     try:
         key = file.read_text(encoding="ascii").strip()
     except FileNotFoundError:
@@ -164,15 +196,46 @@ def stored_server_key(environ: Mapping[str, str]) -> Secret | None:
 
 
 def store_server_key(path: Path, key: Secret, environ: Mapping[str, str]) -> Path:
-    """Write a server key into the configuration or, when that is read-only, into the state folder; where it went."""
-    text = edit.set_value(read_text(path), "server.api_key", key.reveal())
+    """Write a server key into the configuration; where it went.
+
+    When that cannot be written and holds no key itself, the key goes into the state folder. Raises StartError when
+    there is no place for it.
+    """
+    text = read_text(path)
+    kept = _key_file(path, environ)
     try:
-        write(path, text)
+        write(path, edit.set_value(text, "server.api_key", key.reveal()))
     except StartError:
-        file = Path(state_path("server_key", environ))
-        write(file, key.reveal() + "\n")
-        return file
+        if holds_key(text):  # the file wins over the state folder, so a key there would be none
+            raise StartError(
+                f"the key stands in {path}, which is read-only; change it there. Nothing was written."
+            ) from None
+        write(kept, key.reveal() + "\n")
+        return kept
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        kept.unlink()  # it would come back when the key is taken out of the configuration again
     return path
+
+
+def holds_key(text: str) -> bool:
+    """Whether a configuration's text itself sets the server's key."""
+    table = parse(text).get("server", {})
+    return isinstance(table, dict) and "api_key" in table
+
+
+def _key_file(path: Path, environ: Mapping[str, str]) -> Path:
+    """Where the key of this configuration, and of no other, is kept when the configuration cannot be written."""
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+    return Path(state_path(f"server_key-{name}", environ))
+
+
+def _reason(path: Path, error: OSError) -> str:
+    """Why a file cannot be used, in words about the file."""
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        wrong = next((one for one in path.parents if os.path.lexists(one) and not one.is_dir()), None)
+        if wrong is not None:
+            return f"{wrong} is not a folder"
+    return error.strerror or "the operating system refused"
 
 
 def _with_key(loaded: Loaded, key: Secret) -> Loaded:

@@ -7,6 +7,7 @@ import click
 from eggpool import demo as demonstration
 from eggpool import logs
 from eggpool.cli.group import NOT_SO
+from eggpool.errors import StartError
 
 
 @click.command("demo")
@@ -15,4 +16,7 @@ from eggpool.cli.group import NOT_SO
 def demo(*, port: int, once: bool) -> int | None:
     """Show the pool at work, without any key: a scripted provider, three accounts, a little traffic."""
     logs.configure("WARNING", "text")
-    return None if demonstration.run(click.echo, port=port, once=once) else NOT_SO
+    try:
+        return None if demonstration.run(click.echo, port=port, once=once) else NOT_SO
+    except StartError as error:
+        raise StartError(str(error).replace("in [server] port", "with --port")) from None

@@ -13,13 +13,12 @@ from typing import cast
 
 import click
 
-from eggpool.cli.main import COMMANDS, overview
+from eggpool.cli.main import COMMANDS, INTERRUPTED, complain, failed, overview
 from eggpool.errors import ConfigError, EggPoolError, UpstreamError
 
 NOT_SO = 1
 WRONG_USE = 2
 UNREACHABLE = 3
-INTERRUPTED = 130
 
 EXIT_CODES: tuple[tuple[type[EggPoolError], int], ...] = (
     (ConfigError, WRONG_USE),
@@ -76,8 +75,15 @@ def _with_config_option(command: click.Command) -> click.Command:
     return command
 
 
-def _root() -> Commands:
-    root = Commands("eggpool", params=[_config_option()], invoke_without_command=True, no_args_is_help=False)
+def root_command() -> Commands:
+    """The program as a command."""
+    root = Commands(
+        "eggpool",
+        params=[_config_option()],
+        invoke_without_command=True,
+        no_args_is_help=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
     @click.pass_context
     def without_command(ctx: click.Context) -> None:
@@ -91,17 +97,31 @@ def _root() -> Commands:
 def run(words: Sequence[str]) -> int:
     """Run the command that the words name; the exit code."""
     try:
-        code = _root().main(list(words), prog_name="eggpool", standalone_mode=False)
+        code = root_command().main(list(words), prog_name="eggpool", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _without_arguments(error).show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        complain("Interrupted.")
         return INTERRUPTED
     except EggPoolError as error:
-        click.echo(f"Error: {sentence(error)}", err=True)
+        complain(f"Error: {sentence(error)}")
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    except OSError as error:
+        return failed(error)
+    except UnicodeError:
+        complain("Error: an argument or a name holds characters that are not UTF-8 text.")
+        return WRONG_USE
     return code if isinstance(code, int) else 0
+
+
+def _without_arguments(error: click.ClickException) -> click.ClickException:
+    """The complaint without the words that were too many: one of them may be a key that was pasted."""
+    if not isinstance(error, click.UsageError) or not error.message.startswith("Got unexpected extra argument"):
+        return error
+    takes_key = error.ctx is not None and any("--key-env" in one.opts for one in error.ctx.command.params)
+    hint = "; a key is named by --key-env NAME." if takes_key else "."
+    return click.UsageError(f"Got unexpected extra arguments{hint}", error.ctx)
 
 
 def sentence(error: EggPoolError) -> str:

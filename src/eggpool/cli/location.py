@@ -19,9 +19,21 @@ def config_path(option: str | None, environ: Mapping[str, str]) -> str:
     """
     chosen = option or environ.get("EGGPOOL_CONFIG")
     if chosen:
-        return os.path.abspath(os.path.expanduser(chosen))
-    here = os.path.abspath("config.toml")
-    return here if os.path.isfile(here) else os.path.join(_folder("XDG_CONFIG_HOME", ".config", environ), "config.toml")
+        return absolute(chosen)
+    if os.path.isfile("config.toml"):
+        return absolute("config.toml")
+    return os.path.join(_folder("XDG_CONFIG_HOME", ".config", environ), "config.toml")
+
+
+def absolute(path: str) -> str:
+    """A path from the root of the file system; `~` is the user's home.
+
+    Raises FileNotFoundError when a relative path begins in a folder that was removed.
+    """
+    try:
+        return os.path.abspath(os.path.expanduser(path))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, "the working directory does not exist any more") from None
 
 
 def state_path(name: str, environ: Mapping[str, str]) -> str:

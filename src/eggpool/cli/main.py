@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from eggpool import __version__
 from eggpool.cli.location import config_path
 
+INTERRUPTED = 130
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("eggpool.cli.process:serve", "Run the pool in the foreground."),
     "check-config": ("eggpool.cli.setup:check_config", "Check the configuration; tell every problem at once."),
@@ -61,18 +63,40 @@ def version_text(*, as_json: bool) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words in (["version"], ["--version"], ["version", "--json"]):
-        _say(version_text(as_json="--json" in words))
-    elif words in ([], ["help"], ["--help"]):
-        _say(overview())
-    else:
-        sys.exit(importlib.import_module("eggpool.cli.group").run(words))
-
-
-def _say(text: str) -> None:
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # a path need not be text that the terminal can show
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Who read has left; standard output is replaced so that the interpreter's own flush does not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        if words in (["version"], ["--version"], ["version", "--json"]):
+            print(version_text(as_json="--json" in words), flush=True)
+        elif words in ([], ["help"], ["--help"], ["-h"]):
+            print(overview(), flush=True)
+        else:
+            sys.exit(importlib.import_module("eggpool.cli.group").run(words))
+    except KeyboardInterrupt:
+        complain("Interrupted.")
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        sys.exit(failed(error))
+
+
+def failed(error: OSError) -> int:
+    """Tell of what the operating system refused, which may be the output itself; the exit code."""
+    if not isinstance(error, BrokenPipeError):  # then who read has left, and wants to hear no more
+        where = f": {error.filename}" if isinstance(error.filename, str) else ""
+        complain(f"Error: {error.strerror or 'the operating system refused'}{where}")
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # Standard output is replaced so that the interpreter's own flush at the end does not complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def complain(text: str) -> None:
+    """A line on standard error, if that can be written."""
+    try:  # noqa: SIM105 - contextlib is imported for nothing else on the quick way
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass

@@ -24,20 +24,21 @@ _log = logging.getLogger(__name__)
 def serve(context: click.Context) -> None:
     """Run the pool in the foreground until it is stopped."""
     path = config_file.locate(context.obj, os.environ)
-    loaded, new_key = config_file.ensure_server_key(path, config_file.read(path, os.environ))
+    loaded, new_key = config_file.ensure_server_key(path, config_file.read(path, os.environ), os.environ)
     config = loaded.config
     logs.configure(config.server.log_level, config.server.log_format)
     _register_secrets(config)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
-    if new_key is not None:
-        click.echo(
-            f"This pool had no key yet. Its key is now (shown once, kept in {new_key.path}):\n\n    {new_key.key}\n"
-        )
 
     async def attend(running: runtime.Runtime) -> None:
+        if new_key is not None:  # stored only now: a start that fails leaves no key behind that nobody noted
+            kept = config_file.store_server_key(path, new_key, os.environ)
+            click.echo(
+                f"This pool had no key yet. Its key is now (shown once, kept in {kept}):\n\n    {new_key.reveal()}\n"
+            )
         accounts = len(running.pool.accounts)
-        _log.info("EggPool %s listens on %s with %d accounts", __version__, running.url, accounts)
+        _log.info("EggPool %s listens on %s with %s", __version__, running.url, _counted(accounts, "account"))
         if not accounts:
             _log.warning("no account is set up; add one with: eggpool connect PROVIDER --key-env NAME")
         await asyncio.Event().wait()
@@ -50,11 +51,16 @@ def serve(context: click.Context) -> None:
 @click.pass_context
 def migrate(context: click.Context, dry_run: bool) -> None:
     """Bring the database up to this version."""
-    config = config_file.read(config_file.locate(context.obj, os.environ), os.environ).config
+    config = config_file.read(config_file.locate(context.obj, os.environ), os.environ, upstream_keys=False).config
     names = db.migrate(Path(str(config.database.path)), dry_run=dry_run)
     for name in names:
         click.echo(f"{'Would apply' if dry_run else 'Applied'} {name}")
-    click.echo("Migrations completed successfully" if not dry_run else f"{len(names)} migrations are pending")
+    pending = f"{_counted(len(names), 'migration')} {'is' if len(names) == 1 else 'are'} pending"
+    click.echo(pending if dry_run else "Migrations completed successfully")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _register_secrets(config: Config) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -16,6 +18,10 @@ from eggpool.cli.main import version_text
 from eggpool.config import edit, load, reference
 from eggpool.config.schema import PROVIDER_ID_PATTERN, Account, Config
 from eggpool.errors import ConfigError, EggPoolError
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
+_KEY = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}\Z|.{40,}\Z")
+"""What could be a variable's name and looks more like a key: those of AWS, and whatever is long."""
 
 MARKS = {"verified": "✓", "experimental": "~", "unverified": "?"}
 MINIMAL = '[server]\nhost = "127.0.0.1"\nport = 11300\n'
@@ -42,10 +48,10 @@ def check_config(option: str | None) -> None:
 @click.pass_obj
 def init_config(option: str | None, target: str | None, *, force: bool) -> int | None:
     """Write an example configuration to TARGET (config.toml here)."""
-    path = Path(target or option or "config.toml").expanduser().absolute()
-    if path.is_dir():
+    path = config_file.named(target or option or "config.toml")
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the folder cannot be searched
         raise ConfigError((f"{path} is a folder; name the file to write",))
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
         click.echo(
             f"Error: {path} exists already. `eggpool connect` adds an account to it; --force overwrites it.", err=True
         )
@@ -62,7 +68,7 @@ def getkey(option: str | None) -> int | None:
     """Print the key that clients send."""
     path = config_file.locate(option, os.environ)
     config = config_file.read(path, os.environ, upstream_keys=False).config
-    key = config.server.api_key or (None if config.clients else config_file.stored_server_key(os.environ))
+    key = config.server.api_key or (None if config.clients else config_file.stored_server_key(path, os.environ))
     if key is None:
         click.echo("No API key configured. Run `eggpool newkey` to make one.", err=True)
         return NOT_SO
@@ -76,15 +82,13 @@ def newkey(option: str | None) -> int | None:
     """Replace the key that clients send by a new one."""
     path = config_file.locate(option, os.environ)
     server = config_file.read(path, os.environ, upstream_keys=False).config.server
-    table = load.parse(config_file.read_text(path)).get("server", {})
-    in_file = isinstance(table, dict) and "api_key" in table
-    if server.api_key is not None and not in_file:
+    if server.api_key is not None and not config_file.holds_key(config_file.read_text(path)):
         click.echo(
             f"The key comes from the environment variable {server.api_key_env}; change it there. Nothing was written.",
             err=True,
         )
         return NOT_SO
-    old = server.api_key or config_file.stored_server_key(os.environ)
+    old = server.api_key or config_file.stored_server_key(path, os.environ)
     key = config_file.new_key()
     where = config_file.store_server_key(path, key, os.environ)
     if old is not None:
@@ -116,12 +120,14 @@ def connect(
     protocols: tuple[str, ...],
 ) -> int | None:
     """Add an account at the provider ID; `connect list` shows the known ones."""
+    if key_env is not None and not _is_variable_name(key_env, os.environ):
+        raise click.UsageError("--key-env takes the name of a variable, not the key itself.")
     catalogue = presets.read((resources.files("eggpool") / "data" / "providers.toml").read_text(encoding="utf-8"))
     path = config_file.locate(option, os.environ)
     if provider == "list":
         _list_providers(catalogue, path)
         return None
-    text = config_file.read_text(path) if path.exists() else MINIMAL
+    text = config_file.read_text(path, without=MINIMAL)
     before = _loaded(text, path)
     table = _provider_table(provider, base_url, protocols, catalogue, before)
     keyless = _is_keyless(provider, catalogue, before)
@@ -142,15 +148,20 @@ def connect(
     _loaded(after, path)
     config_file.write(path, after)
     click.echo(f"Added {account['name']} to {provider} in {path}.")
+    if known is None and base_url is None and provider in catalogue and catalogue[provider].notes:
+        click.echo(f"Note: {catalogue[provider].notes}.")
     if key_env is not None and key_env not in {**config_file.dotenv(path), **os.environ}:
         click.echo(f"{key_env} is not set yet: set it in the environment or in {path.parent / '.env'}.")
     click.echo("Start or restart the server to apply changes.")
     return None
 
 
-@click.group("accounts")
-def accounts() -> None:
+@click.group("accounts", invoke_without_command=True)
+@click.pass_context
+def accounts(context: click.Context) -> None:
     """The accounts of the configuration."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @accounts.command("list")
@@ -159,13 +170,14 @@ def list_accounts(option: str | None) -> None:
     """List the accounts and where their keys come from."""
     path = config_file.locate(option, os.environ)
     config = config_file.read(path, os.environ, upstream_keys=False).config
-    found = [account for provider in config.providers.values() for account in provider.accounts]
+    found = [(account, provider) for provider in config.providers.values() for account in provider.accounts]
     if not found:
         click.echo("No configured accounts. Run `eggpool connect` to add one.")
         return
     click.echo("Configured accounts:")
-    for account in found:
-        click.echo(f"  {account.label}  {_key_source(account)}{'' if account.enabled else '  (disabled)'}")
+    for account, provider in found:
+        source = "no key needed" if provider.auth.mode == "none" else _key_source(account)
+        click.echo(f"  {account.label}  {source}{'' if account.enabled else '  (disabled)'}")
     click.echo(f"Total: {len(found)} account{'' if len(found) == 1 else 's'}")
 
 
@@ -195,7 +207,8 @@ def version(*, as_json: bool) -> None:
 def _loaded(text: str, path: Path) -> Config:
     """What a text means at its place; keys of providers may be missing."""
     try:
-        variables = {"HOME": str(Path.home()), **config_file.dotenv(path), **os.environ}
+        variables = {**config_file.dotenv(path), **os.environ}
+        variables.setdefault("HOME", os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises without one
         return load.load(text, variables, folder=str(path.parent), upstream_keys=False).config
     except ConfigError as error:
         raise ConfigError(error.problems, source=str(path)) from None
@@ -212,16 +225,28 @@ def _provider_table(
     if known is not None:
         if base_url is not None and base_url.rstrip("/") != known.base_url:
             raise click.UsageError(f"'{provider}' is configured with another URL; edit the file or take another ID.")
+        if protocols and set(protocols) != set(known.protocols):
+            raise click.UsageError(f"'{provider}' is configured with other protocols; edit them in the file.")
         return {"id": provider}
-    if preset is not None and not protocols:
+    if preset is not None:
+        if protocols:
+            raise click.UsageError(f"--protocol is for providers outside the catalogue, and '{provider}' is in it.")
         if not preset.base_url and base_url is None:
             raise click.UsageError(f"'{provider}' needs --base-url: {preset.notes}.")
         return preset.table(base_url)
     if not re.match(PROVIDER_ID_PATTERN, provider):
-        raise click.UsageError("An ID has letters, digits, '-' and '_', and begins with a letter or digit.")
+        raise click.UsageError("An ID has at most 64 letters, digits, '-' and '_', and begins with a letter or digit.")
     if base_url is None:
-        raise click.UsageError(f"'{provider}' is not in the catalogue (`eggpool connect list`); add --base-url URL.")
+        near = difflib.get_close_matches(provider, catalogue, n=1)
+        hint = f"did you mean '{near[0]}'? Else" if near else "`eggpool connect list` shows it;"
+        what = f"'{provider}'" if len(provider) <= 20 else "That ID"  # a longer one may be a key that was pasted
+        raise click.UsageError(f"{what} is not in the catalogue; {hint} add --base-url URL.")
     return {"id": provider, "base_url": base_url, "protocols": list(protocols or ("openai",)), "routing_priority": 0}
+
+
+def _is_variable_name(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether it is the name of a variable, and not a key that was pasted in its place."""
+    return bool(_VARIABLE.match(name)) and (name in environ or not _KEY.match(name))
 
 
 def _is_keyless(provider: str, catalogue: dict[str, presets.Preset], config: Config) -> bool:

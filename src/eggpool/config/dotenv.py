@@ -18,10 +18,22 @@ _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
 
-def parse_dotenv(text: str) -> dict[str, str]:
+def parse_dotenv(text: str, *, place: str = ".env") -> dict[str, str]:
     """The variables of a `.env` file; of two with one name, the later holds.
 
-    Raises ConfigError with one line for each line that cannot be read; values are never quoted in it.
+    Raises ConfigError with one line for each line that cannot be read; values are never quoted in it. `place` is what
+    the file is called in it.
+    """
+    found, problems = scan_dotenv(text, place=place)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def scan_dotenv(text: str, *, place: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The variables of a `.env` file, and what is wrong with it.
+
+    A variable whose quotes are broken is there, too, with what stands after `=`: fit to go on looking for problems.
     """
     found: dict[str, str] = {}
     problems: list[str] = []
@@ -31,17 +43,14 @@ def parse_dotenv(text: str) -> dict[str, str]:
             continue
         match = _LINE.match(stripped)
         if match is None:
-            problems.append(f".env line {number}: expected NAME=value")
+            problems.append(f"{place} line {number}: expected NAME=value")
             continue
         name, rest = match.groups()
         value = _value(rest)
         if value is None:
-            problems.append(f".env line {number}: the quotes of {name} are not closed, or text follows them")
-        else:
-            found[name] = value
-    if problems:
-        raise ConfigError(tuple(problems))
-    return found
+            problems.append(f"{place} line {number}: the quotes of {name} are not closed, or text follows them")
+        found[name] = rest if value is None else value
+    return found, tuple(problems)
 
 
 def _value(rest: str) -> str | None:

@@ -17,8 +17,8 @@ Holds = Literal["value", "section", "sections", "named"]
 """A plain value, a table, an array of tables, or a table of named tables."""
 
 PATTERN_WORDS = {
-    PROVIDER_ID_PATTERN: "letters, digits, '-' and '_', beginning with a letter or digit",
-    ACCOUNT_NAME_PATTERN: "a name without white space and '/'",
+    PROVIDER_ID_PATTERN: "at most 64 letters, digits, '-' and '_', beginning with a letter or digit",
+    ACCOUNT_NAME_PATTERN: "a name without white space and '/', of at most 64 characters",
     KEY_HASH_PATTERN: "'sha256:' and 64 hexadecimal digits",
     "^/": "a path that begins with '/'",
 }

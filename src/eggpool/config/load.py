@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -47,6 +47,8 @@ INHERITED = (
 """Keys of [upstream] that a provider without its own takes over."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
+_QUOTED = re.compile(r"'([^']*)'")
+_TABLE_NAME = re.compile(r"\('[^']*'(?:, '[^']*')*,?\)")  # as the parser writes the parts of a table's name
 _MANAGED = frozenset(
     [
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
@@ -55,6 +57,10 @@ _MANAGED = frozenset(
     ]
 )
 _OURS = ("x-proxy-", "x-eggpool-")
+
+
+Further = Callable[[Config], Iterable[str]]
+"""Problems of a configuration that only its reader can find: prices, files; each begins with its place."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -71,13 +77,17 @@ def load(
     folder: str,
     run_command: RunCommand | None = None,
     upstream_keys: bool = True,
+    further: Further | None = None,
 ) -> Loaded:
     """The configuration that a TOML text describes.
 
     Relative paths begin at `folder`. `upstream_keys` false leaves out what only calls to providers need: variables may
-    be unset and no command is run. Raises ConfigError with one line for each problem, each beginning with its place.
+    be unset and no command is run. `further` finds problems of which this package knows nothing. Raises ConfigError
+    with one line for each problem, each beginning with its place.
     """
-    return settle(parse(text), environ, folder=folder, run_command=run_command, upstream_keys=upstream_keys)
+    return settle(
+        parse(text), environ, folder=folder, run_command=run_command, upstream_keys=upstream_keys, further=further
+    )
 
 
 def parse(text: str) -> dict[str, object]:
@@ -103,12 +113,15 @@ def settle(
     folder: str,
     run_command: RunCommand | None = None,
     upstream_keys: bool = True,
+    further: Further | None = None,
 ) -> Loaded:
     """As `load`, from tables that have been parsed."""
     findings = Findings()
     credentials = Credentials(environ, run_command, findings, upstream=upstream_keys)
     settling = _Settling(environ, folder, credentials, findings)
     config = settling.config(tables)
+    if further is not None:
+        findings.problems += further(config)
     if findings.problems:
         raise ConfigError(tuple(findings.problems))
     return Loaded(config, tuple(findings.warnings))
@@ -368,5 +381,5 @@ def _is_managed(name: str) -> bool:
 
 def _syntax(fault: str) -> str:
     """A parser's complaint as the end of our line, shortened: it may quote a piece of the file."""
-    words = fault[:1].lower() + fault[1:]
+    words = _TABLE_NAME.sub(lambda name: "[" + ".".join(_QUOTED.findall(name[0])) + "]", fault[:1].lower() + fault[1:])
     return words if len(words) <= 120 else words[:117] + "..."

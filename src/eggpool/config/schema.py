@@ -28,8 +28,8 @@ PROTOCOL_DIALECTS: dict[str, Dialect] = {
 
 # \Z and not $, which would let a trailing line end through.
 KEY_PATTERN = r"^[A-Za-z0-9_-]{8,512}\Z"
-PROVIDER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*\Z"
-ACCOUNT_NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f]+\Z"
+PROVIDER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z"
+ACCOUNT_NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f\ud800-\udfff]{1,64}\Z"
 KEY_HASH_PATTERN = r"^sha256:[0-9a-f]{64}\Z"
 
 Seconds = Annotated[float, Meta(gt=0)]

@@ -34,8 +34,8 @@ def price_table(config: Config, lists: Mapping[AccountLabel, AccountModels]) -> 
     return table
 
 
-def check_prices(config: Config) -> None:
-    """Raise ConfigError with every price of the configuration that cannot be read."""
+def price_problems(config: Config) -> list[str]:
+    """The prices of the configuration that cannot be read, each with the path of its key."""
     problems: list[str] = []
     places = [(f'model_overrides."{name}"', override) for name, override in config.model_overrides.items()]
     for provider in config.providers.values():
@@ -44,12 +44,15 @@ def check_prices(config: Config) -> None:
             for name, override in provider.model_overrides.items()
         ]
     for place, override in places:
-        try:
-            _overlaid(override, None, place)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(tuple(problems))
+        for key in ("input_price_per_1k", "output_price_per_1k"):
+            price = getattr(override, key)
+            if isinstance(price, (int, float)) and price < 0:
+                continue  # the loader has told of it
+            try:
+                _overlaid(ModelOverride(**{key: price}), None, f"{place}.{key}")
+            except ConfigError as error:
+                problems += error.problems
+    return problems
 
 
 def _overlaid(override: ModelOverride | None, price: Price | None, place: str) -> Price | None:

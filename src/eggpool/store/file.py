@@ -129,8 +129,8 @@ def is_new(conn: sqlite3.Connection, path: Path) -> bool:
         return False
     if "_migrations" in tables:
         raise StoreError(
-            f"{path} is the database of an eggpool before 1.0 and is left as it is; choose another [database] path "
-            f"and take its history over with: eggpool db import {path}"
+            f"{path} is the database of an eggpool before 1.0 and is left as it is. This version cannot take its "
+            "history over yet; move the file away or set [database] path."
         )
     raise StoreError(f"{path} is another program's database; choose another [database] path.")
 
