@@ -7,6 +7,7 @@ import gzip
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from tests.helpers.pool import run
@@ -355,6 +356,53 @@ def test_a_stale_connection(debug: bool) -> None:
         await fetched(client, call(provider))
 
     check(drop_when_reused(), scenario, debug=debug)
+
+
+def test_a_fresh_one_in_place_of_stale_ones() -> None:
+    """However many kept connections are stale, a request that asks for a fresh one is answered."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        await asyncio.gather(*(fetched(client, call(provider)) for _ in range(4)))
+        with pytest.raises(UpstreamBroken):
+            await client.send(call(provider))
+        answer = await client.send(call(provider), fresh=True)
+        assert not answer.reused_connection
+        assert (await whole(answer)).startswith(b"{")
+        assert provider.accepted_connections == 5
+        assert len(provider.requests) == 6
+
+    check(drop_when_reused(), scenario)
+
+
+def test_a_stray_reply_answers_nobody() -> None:
+    """What a provider sends on an idle connection is not taken for the answer to the next request."""
+    there: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there.append(writer)
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nasked")
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        request = call(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", method="GET")
+        async with calling() as client:
+            assert await fetched(client, request) == b"asked"
+            there[0].write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray")
+            # While this one goes there and back, the stray one arrives.
+            other = await client.send(request, fresh=True)
+            assert await whole(other) == b"asked"
+            for _ in range(3):
+                assert await fetched(client, request) == b"asked"
+            assert len(there) == 2
+        server.close()
+        for writer in there:
+            await writer.wait_closed()
+
+    run(main, 10)
 
 
 def test_a_fresh_connection_that_closes() -> None:

@@ -54,13 +54,14 @@ class Client:
         self._provider = provider
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
 
-    async def send(self, call: Call, proxy_url: str | None = None) -> Reply:
+    async def send(self, call: Call, proxy_url: str | None = None, *, fresh: bool = False) -> Reply:
         """Send a request and wait for the reply's headers; the caller closes the reply.
 
+        `fresh` takes a new connection although kept ones are idle: what to do when a kept one turned out to be closed.
         Raises ConnectFailed, UpstreamTimeout (headers) or UpstreamBroken.
         """
         loop = asyncio.get_running_loop()
-        note = Connecting()
+        note = Connecting(fresh=fresh)
         token = CONNECTING.set(note)
         try:
             session = self._session(proxy_url)

@@ -1,7 +1,7 @@
 """Connectors: how a connection to a provider is made, directly or through an account's outbound proxy.
 
 HTTP and SOCKS proxies are spoken by aiohttp-socks. A connector times the connections that it makes, because only it
-knows whether a request got a fresh one.
+knows whether a request got a fresh one, and gives no kept one away on which something came that nobody asked for.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from aiohttp_socks import ProxyConnector
 
 
 class Connecting:
-    """What is learnt about the connection of one request. `connect_us` is None until a new one stands."""
+    """What is learnt about the connection of one request. `connect_us` is None until a new one stands.
 
-    __slots__ = ("connect_us", "reused")
+    `fresh` asks for a new one even though kept ones are idle.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("connect_us", "fresh", "reused")
+
+    def __init__(self, *, fresh: bool = False) -> None:
+        self.fresh = fresh
         self.reused = True
         self.connect_us: int | None = None
 
@@ -34,6 +38,17 @@ CONNECTING: ContextVar[Connecting | None] = ContextVar("connecting", default=Non
 
 
 class _Timed(aiohttp.TCPConnector):
+    async def _get(self, key: Any, traces: list[Any]) -> Any:
+        note = CONNECTING.get()
+        if note is not None and note.fresh:
+            return None
+        while True:
+            connection = await super()._get(key, traces)
+            # What a provider sent while the connection was idle would be taken for the answer to this request.
+            if connection is None or connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
     ) -> Any:
