@@ -1,0 +1,126 @@
+"""Break the code on purpose, one place at a time, and see that a test fails each time.
+
+    python scripts/mutants.py [NAME ...]
+
+Each mutant is a literal replacement in one file, and the tests that must notice it. They run in a copy of the tree;
+the tree itself is never touched. Ends with exit code 0 when every mutant was caught.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+TIME_LIMIT_S = 180
+
+
+class Mutant(NamedTuple):
+    """One fault: where, what becomes what, and who must see it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant("verdict: a limit is only a guess", "routing/verdict.py", 'Verdict("another", "model", 1, True)',
+           'Verdict("another", "model", 1, False)', "tests/routing/test_verdict.py"),
+    Mutant("verdict: a client's mistake is tried elsewhere", "routing/verdict.py", 'Kind.BAD_REQUEST: Verdict("stop"',
+           'Kind.BAD_REQUEST: Verdict("another"', "tests/routing/test_verdict.py"),
+    Mutant("verdict: a 529 is a server error", "routing/verdict.py", "529: Kind.OVERLOADED", "530: Kind.OVERLOADED",
+           "tests/routing/test_verdict.py"),
+    Mutant("verdict: a page is the API speaking", "routing/verdict.py", "if page and status in (403, 429):",
+           "if page and status in (404,):", "tests/routing/test_verdict.py"),
+    Mutant("health: a failure is forgotten", "routing/health.py", "else rest.failures + 1", "else rest.failures",
+           "tests/routing/test_health.py"),
+    Mutant("health: an old answer ends a new rest", "routing/health.py", "rest.since > began",
+           "rest.since > began + 9e9", "tests/routing/test_health.py tests/engine/test_pool.py"),
+    Mutant("reset times: milliseconds are seconds", "routing/reset_times.py", "milliseconds / 1000",
+           "milliseconds / 1", "tests/routing/test_reset_times.py"),
+    Mutant("relay: reports are summed", "wire/notes.py", "output_tokens=max(first.output_tokens, second.output_tokens)",
+           "output_tokens=first.output_tokens + second.output_tokens", "tests/wire"),
+    Mutant("relay: half an event is passed on", "wire/usage.py", "if not rest.strip() or (found and whole):",
+           "if rest.strip():", "tests/wire/test_relay.py"),
+    Mutant("relay: usage is not withheld", "wire/usage.py", "return self._withhold_usage and bool(notes)",
+           "return False and bool(notes)", "tests/wire/test_relay.py"),
+    Mutant("relay: the end marker is not seen", "wire/chat.py", 'b"[DONE]"', 'b"[NOPE]"', "tests/wire"),
+    Mutant("splitter: a blank line across chunks is missed", "wire/sse.py", "_LONGEST_OVERLAP = 2",
+           "_LONGEST_OVERLAP = 0", "tests/wire/test_sse.py"),
+    Mutant("settlement: a second one is taken", "engine/pool.py", "if self.settled:", "if False:",
+           "tests/engine/test_pool.py"),
+    Mutant("settlement: the load is not given back", "engine/pool.py", "self._account.in_flight -= 1",
+           "self._account.in_flight -= 0", "tests/engine/test_pool.py"),
+    Mutant("settlement: a trial that was left stays", "engine/pool.py", "self._step(self._trials, health.TrialLeft())",
+           "self._trials.clear()", "tests/engine/test_pool.py"),
+    Mutant("settlement: the provider's reply stays open", "engine/booking.py", "self.reply.close()", "pass",
+           "tests/scenarios/test_client_leaves.py"),
+    Mutant("settlement: a cut stream is completed", "engine/dispatch.py",
+           "if self._stage is _Stage.BROKEN:\n            return Outcome.ERROR",
+           "if self._stage is _Stage.BROKEN:\n            return Outcome.COMPLETED",
+           "tests/scenarios/test_cut_streams.py"),
+    Mutant("envelope: the rest of the body is lost", "wire/envelope.py", "parts.append(whole[at:])",
+           "parts.append(whole[at:-1])", "tests/wire/test_envelope.py"),
+    Mutant("envelope: equal keys are taken", "wire/envelope.py", "if start < 0 or", "if False and",
+           "tests/wire/test_envelope.py"),
+    Mutant("envelope: usage is asked for although the client spoke", "engine/inbound.py",
+           "and not envelopes.says_include_usage(self.envelope)", "", "tests/scenarios/test_request_bytes.py"),
+    Mutant("headers: cookies cross", "upstream/headers.py", '    b"cookie",\n', "",
+           "tests/upstream tests/scenarios/test_request_bytes.py"),
+    Mutant("failover: nothing is held back", "engine/dispatch.py", "if relay.content or len(held) > MAX_HELD_BYTES",
+           "if held or len(held) > MAX_HELD_BYTES", "tests/scenarios/test_failover.py"),
+]  # fmt: skip
+
+
+def caught(mutant: Mutant, tree: Path) -> str | None:
+    """None when a test fails with the mutant in place, else what went wrong."""
+    file = tree / "src" / "eggpool" / mutant.file
+    text = file.read_text(encoding="utf-8")
+    if mutant.old not in text:
+        return "its place in the code is gone: renew it"
+    file.write_text(text.replace(mutant.old, mutant.new, 1), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests.split()]
+    try:
+        run = subprocess.run(
+            command,
+            cwd=tree,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tree / "src"), "HOME": str(tree)},
+            capture_output=True,
+            timeout=TIME_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None  # a hang is noticed too
+    finally:
+        file.write_text(text, encoding="utf-8")
+    return None if run.returncode == 1 else f"the tests ended with exit code {run.returncode}"
+
+
+def main(wanted: list[str]) -> int:
+    """Try all mutants, or those whose name holds one of the words."""
+    chosen = [mutant for mutant in MUTANTS if not wanted or any(word in mutant.name for word in wanted)]
+    survivors = 0
+    with tempfile.TemporaryDirectory(prefix="eggpool-mutants-") as scratch:
+        tree = Path(scratch) / "tree"
+        shutil.copytree(
+            ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__", "results", ".*_cache")
+        )
+        for mutant in chosen:
+            fault = caught(mutant, tree)
+            survivors += fault is not None
+            print(
+                f"{'caught  ' if fault is None else 'SURVIVED'} {mutant.name}{'' if fault is None else ': ' + fault}",
+                flush=True,
+            )
+    print(f"{len(chosen) - survivors} of {len(chosen)} mutants were caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
