@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from eggpool.cli.pages import commands_page
 from eggpool.config import reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +18,7 @@ def generated() -> dict[str, str]:
         "config.example.toml": reference.config_example(),
         ".env.example": reference.env_example(),
         "docs/reference/configuration.md": reference.reference_page(),
+        "docs/reference/commands.md": commands_page(),
     }
 
 

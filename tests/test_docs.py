@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from eggpool.cli.main import COMMANDS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -22,6 +24,13 @@ def test_generated_files_are_fresh() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_every_command_is_on_its_page() -> None:
+    """The page has a row for each command of the table, and the meaning of each exit code."""
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"\n| `{name}" not in page] == []
+    assert [code for code in (0, 1, 2, 3, 130) if f"\n| {code} | " not in page] == []
+
+
 def test_a_stale_file_is_named(tmp_path: Path) -> None:
     """The check fails for a file that was edited by hand and for one that is missing."""
     (tmp_path / "scripts").mkdir()
@@ -31,4 +40,8 @@ def test_a_stale_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.example.toml").write_text("by hand", encoding="utf-8")
     done = check(tmp_path)
     assert done.returncode == 1
-    assert done.stdout.splitlines() == ["stale: config.example.toml", "stale: .env.example"]
+    assert done.stdout.splitlines() == [
+        "stale: config.example.toml",
+        "stale: .env.example",
+        "stale: docs/reference/commands.md",
+    ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.config.reading import loaded, problems, provider
 
+from eggpool.config.load import load
 from eggpool.config.schema import Secret
-from eggpool.errors import StartError
+from eggpool.errors import ConfigError, StartError
 
 KEY = "sk-very-secret-0123456789"
 
@@ -156,7 +157,8 @@ def test_account_names_are_unique_at_a_provider() -> None:
     again = "[[providers.p.accounts]]\nname = 'a'\napi_key = 'sk-9876543210'\n"
     assert problems(provider() + again) == ["providers.p.accounts[1].name: 'a' is used twice at this provider"]
     assert problems(provider() + again.replace("'a'", "'a/b'")) == [
-        "providers.p.accounts[1].name: expected a name without white space and '/', of at most 64 characters, got other text"
+        "providers.p.accounts[1].name: expected a name without white space and '/', of at most 64 characters, "
+        "got other text"
     ]
 
 
@@ -261,3 +263,29 @@ def test_what_is_odd_but_works_is_a_warning() -> None:
         " the first of them is used",
         "providers.q: has no accounts",
     )
+
+
+def test_accounts_with_one_variable_are_told() -> None:
+    """Two accounts of a provider with one key are one account to the provider."""
+    accounts = "".join(
+        f"[[providers.p.accounts]]\nname = '{name}'\napi_key_env = 'SAME'\n" for name in ("first", "second")
+    )
+    text = "[providers.p]\nbase_url = 'https://p.example'\n" + accounts
+    assert load(text, {"SAME": "sk-0123456789"}, folder="/").warnings == (
+        "providers.p.accounts[1].api_key_env: another account of this provider has the same key",
+    )
+
+
+@pytest.mark.parametrize("length", [64, 65])
+def test_names_are_bounded(length: int) -> None:
+    """Names and ids have at most 64 characters: they are columns, labels and headers."""
+    text = "[[clients]]\nname = '{0}'\nkey_hash = 'sha256:{1}'\n[providers.{0}]\nbase_url = 'https://p.example'\n"
+    text += "[[providers.{0}.accounts]]\nname = '{0}'\napi_key = 'sk-0123456789'\n"
+    whole = text.format("n" * length, "0" * 64)
+    if length == 64:
+        load(whole, {}, folder="/")
+        return
+    with pytest.raises(ConfigError) as raised:
+        load(whole, {}, folder="/")
+    assert len(raised.value.problems) == 3
+    assert all("at most 64" in problem for problem in raised.value.problems)

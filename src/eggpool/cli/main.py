@@ -85,18 +85,28 @@ def failed(error: OSError) -> int:
     if not isinstance(error, BrokenPipeError):  # then who read has left, and wants to hear no more
         where = f": {error.filename}" if isinstance(error.filename, str) else ""
         complain(f"Error: {error.strerror or 'the operating system refused'}{where}")
-    if sys.stdout is not None:
-        try:
-            sys.stdout.flush()
-        except OSError:
-            # Standard output is replaced so that the interpreter's own flush at the end does not complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _flush("stdout")
     return 1
 
 
 def complain(text: str) -> None:
     """A line on standard error, if that can be written."""
-    try:  # noqa: SIM105 - contextlib is imported for nothing else on the quick way
-        print(text, file=sys.stderr, flush=True)
+    try:  # noqa: SIM105 - contextlib would be imported for this alone
+        print(text, file=sys.stderr)
     except OSError:
-        pass
+        pass  # it lies in the buffer
+    _flush("stderr")
+
+
+def _flush(name: str) -> None:
+    """Write what lies in the buffer of that stream of `sys`; when that cannot be, throw it away.
+
+    Otherwise the interpreter's own flush at its end would fail, complain, and change the exit code.
+    """
+    stream = getattr(sys, name)
+    if stream is None:  # it was closed before the program began
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

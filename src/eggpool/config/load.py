@@ -219,11 +219,16 @@ class _Settling:
         auth_header = self._auth_header(provider.auth, at(place, "auth"))
         headers = self._headers(provider, auth_header, place)
         names: set[str] = set()
+        variables: set[str] = set()
         accounts: list[Account] = []
         for here, account in placed:
             if account.name in names:
                 self._findings.problem(at(here, "name"), f"'{shown(account.name)}' is used twice at this provider")
             names.add(account.name)
+            if account.enabled and account.api_key_env:
+                if account.api_key_env in variables:
+                    self._findings.warning(at(here, "api_key_env"), "another account of this provider has the same key")
+                variables.add(account.api_key_env)
             accounts.append(self._account(account, here, provider, proxies))
         if provider.enabled and not placed:
             self._findings.warning(place, "has no accounts")
