@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.replies import chat
+from tests.wire.replies import DONE, chat, data
 
 from eggpool.domain import Dialect, Usage
 from eggpool.wire.dialects import CODECS
@@ -48,3 +49,34 @@ def test_text_that_looks_like_marks_is_passed_by() -> None:
     block = chat({"content": '"usage": {"prompt_tokens": 9}, "finish_reason":"stop"'}).replace(b"null", b"0")
     assert observer.observe(block) is block
     assert (observer.usage, observer.terminal) == (None, False)
+
+
+def choice(index: int, content: str = "", finish: str | None = None) -> bytes:
+    """One chunk for one of several choices."""
+    return data({"choices": [{"index": index, "delta": {"content": content}, "finish_reason": finish}]})
+
+
+@pytest.mark.parametrize("withhold_usage", [False, True])
+def test_of_several_choices_one_end_is_not_the_end(withhold_usage: bool) -> None:
+    """With several choices in a stream only [DONE] says that it is whole; with one its finish reason does."""
+    stream = [choice(0, "a"), choice(1, "b"), choice(0, finish="stop"), choice(1, "half of")]
+    observer = Observer(CHAT, withhold_usage=withhold_usage)
+    for block in stream:
+        assert observer.observe(block) == block
+    assert not observer.terminal
+    observer.observe(choice(1, finish="stop"))
+    assert not observer.terminal
+    observer.observe(DONE)
+    assert observer.terminal
+    in_one = Observer(CHAT, withhold_usage=withhold_usage)
+    in_one.observe(b"".join(stream))
+    assert not in_one.terminal
+
+
+def test_several_tool_calls_are_one_choice() -> None:
+    """Indexes inside a choice count its tool calls: its finish reason is the end of the reply."""
+    observer = Observer(CHAT, withhold_usage=False)
+    observer.observe(chat({"tool_calls": [{"index": 0, "function": {"name": "a"}}]}))
+    observer.observe(chat({"tool_calls": [{"index": 1, "function": {"name": "b"}}]}))
+    observer.observe(chat({}, "tool_calls"))
+    assert observer.terminal

@@ -19,7 +19,7 @@ from eggpool.wire.notes import NOTHING, ErrorInfo, Note, told_error, usage_of
 
 STREAM_MARKS = re.compile(
     rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]|event:\s*error'
-    rb'|"object"\s*:\s*"error"|"base_resp"'
+    rb'|"object"\s*:\s*"error"|"base_resp"|"index"\s*:\s*[1-9]'
 )
 """Matches each event that the observer has to read; all others are passed by unread."""
 
@@ -80,19 +80,20 @@ def read_event(event: sse.SseEvent) -> Note:
     usage = _usage(payload.get("usage")) or _usage(fields.mapping(payload.get("x_groq")).get("usage"))
     if not choices:
         return Note(usage=usage, usage_only=True) if usage else NOTHING
-    content = finished = False
+    content = finished = several = False
     for item in choices:
         choice = fields.mapping(item)
         delta = fields.mapping(choice.get("delta")) or fields.mapping(choice.get("message"))
         finished = finished or bool(choice.get("finish_reason"))
+        several = several or fields.count(choice.get("index")) > 0
         content = content or bool(choice.get("text")) or any(delta[field] for field in delta if field != "role")
         usage = usage or _usage(choice.get("usage"))
-    return Note(content=content or finished, terminal=finished, usage=usage)
+    return Note(content=content or finished, finished=finished, several=several, usage=usage)
 
 
 def read_long_event(head: bytes, tail: bytes | bytearray) -> Note:
     """What an event means of which only the first and the last bytes were kept."""
-    return Note(content=True, terminal=bool(_FINISHED.search(head) or _FINISHED.search(tail)))
+    return Note(content=True, finished=bool(_FINISHED.search(head) or _FINISHED.search(tail)))
 
 
 def models_page(cards: Sequence[ModelCard]) -> dict[str, object]:

@@ -23,6 +23,8 @@ class Note(msgspec.Struct, frozen=True):
 
     content: bool = False  # something the client shows or acts on: from here on no other account is tried
     terminal: bool = False  # the dialect's word that the reply is whole
+    finished: bool = False  # one answer is whole, and with it the reply, unless it holds several
+    several: bool = False  # the reply holds more than one answer
     usage: Usage | None = None
     usage_only: bool = False  # nothing but usage, which a client that did not ask for it must not get
     error: ErrorInfo | None = None

@@ -28,8 +28,10 @@ class Observer:
     __slots__ = (
         "_codec",
         "_error",
+        "_finished",
         "_recent",
         "_recent_bytes",
+        "_several",
         "_skimmer",
         "_terminal",
         "_usage",
@@ -45,6 +47,8 @@ class Observer:
         self._recent: deque[bytes] = deque()  # the last blocks after the first content, not read yet
         self._recent_bytes = 0
         self._terminal = False
+        self._finished = False
+        self._several = False
         self._usage: Usage | None = None
         self._error: ErrorInfo | None = None
         self.content = False
@@ -52,9 +56,9 @@ class Observer:
 
     @property
     def terminal(self) -> bool:
-        """Whether the dialect's own end marker has come."""
+        """Whether the reply is whole: its end marker has come, or its only answer is finished."""
         self._catch_up()
-        return self._terminal
+        return self._terminal or (self._finished and not self._several)
 
     @property
     def usage(self) -> Usage | None:
@@ -146,6 +150,8 @@ class Observer:
     def _take(self, note: Note) -> None:
         self.content = self.content or note.content
         self._terminal = self._terminal or note.terminal
+        self._finished = self._finished or note.finished
+        self._several = self._several or note.several
         self._error = self._error or note.error
         self.reply_id = self.reply_id or note.reply_id
         if note.usage is not None:
