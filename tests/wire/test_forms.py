@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,3 +69,20 @@ def test_any_bytes(body: bytes) -> None:
 def test_content_types(content_type: bytes, is_form: bool) -> None:
     """A form is told by its content type, which names the boundary."""
     assert forms.is_form(content_type) == is_form
+
+
+def test_a_long_head_takes_no_long_time() -> None:
+    """The time for a head that repeats a field's beginning grows with its length, not with the square of it."""
+    for head in (b"content-disposition:" * 400_000, b"content-disposition:\r\n" * 350, b";" * 8_000, b"; " * 4_000):
+        began = time.perf_counter()
+        with pytest.raises(BadRequest, match="names no model"):
+            forms.read(TYPE, part(b"content-disposition: " + head, b"x") + b"--bb--\r\n")
+        assert time.perf_counter() - began < 1.0
+
+
+def test_only_a_line_of_the_head_names_a_field() -> None:
+    """A header that ends like the one that names a field is another header; a later line of the head is found."""
+    value = b'content-disposition: form-data; name="model"'
+    with pytest.raises(BadRequest):
+        forms.read(TYPE, part(b"x-" + value, b"m") + b"--bb--\r\n")
+    assert forms.read(TYPE, part(b"content-type: text/plain\r\n" + value, b"m") + b"--bb--\r\n").model == "m"

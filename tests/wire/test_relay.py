@@ -52,7 +52,7 @@ def test_verbatim_for_any_split(dialect: Dialect, end: bytes, cuts: list[int]) -
 
 @given(DIALECTS, st.lists(st.binary(max_size=30) | st.sampled_from([*CHAT, *MESSAGES, *RESPONSES]), max_size=12), CUTS)
 def test_verbatim_for_anything(dialect: Dialect, parts: list[bytes], cuts: list[int]) -> None:
-    """Whatever a provider sends, nothing raises; what is given is a beginning of it, and all of it when it ends well."""
+    """Whatever a provider sends, nothing raises; what is given is a beginning of it, all of it when it ends well."""
     stream = b"".join(parts)
     relay = StreamRelay(CODECS[dialect])
     out = through(relay, pieces(stream, cuts))

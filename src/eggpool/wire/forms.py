@@ -13,7 +13,9 @@ from eggpool.errors import BadRequest
 from eggpool.wire.envelope import MAX_MODEL_NAME_CHARS
 
 _BOUNDARY = re.compile(rb'multipart/form-data\s*;.*?boundary=(?:"([^"]{1,70})"|([^";,\s]{1,70}))', re.IGNORECASE)
-_FIELD = re.compile(rb'content-disposition:[^\r\n]*;\s*name="?model"?\s*(?:;|\r?\n|$)', re.IGNORECASE)
+# At a line's start only: tried at each place of a long line, it would take the square of its length.
+_FIELD = re.compile(rb'^content-disposition:[^\r\n]*;\s*name="?model"?\s*(?:;|\r?\n|$)', re.IGNORECASE | re.MULTILINE)
+_MAX_HEAD_BYTES = 8 * 1024  # of one part
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -40,8 +42,10 @@ def read(content_type: bytes, body: bytes) -> Form:
     while begin >= 0:
         begin += len(line)
         end = body.find(line, begin)
-        head_end = body.find(b"\r\n\r\n", begin, end if end >= 0 else None)
-        if end >= 0 and head_end >= 0 and _FIELD.search(body, begin, head_end):
+        if end < 0:
+            break
+        head_end = body.find(b"\r\n\r\n", begin, min(end, begin + _MAX_HEAD_BYTES))
+        if head_end >= 0 and _FIELD.search(body, begin, head_end):
             start, stop = head_end + 4, end - 2
             model = body[start:stop].decode("utf-8", "replace")
             if model.strip() and len(model) <= MAX_MODEL_NAME_CHARS:
