@@ -242,3 +242,19 @@ def test_a_key_of_megabytes() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 6 * len(body)
+
+
+def test_very_many_keys() -> None:
+    """A thousand keys are read; more are refused by a sentence that says so, without a walk through them."""
+    members = b"".join(b',"k%d":1' % number for number in range(999))
+    assert len(envelope.read(b'{"model":"m"' + members + b"}").places) == 1000
+    with pytest.raises(BadRequest, match="more than 1000 keys at its top level"):
+        envelope.read(b'{"model":"m"' + members + b',"one":1}')
+
+
+@pytest.mark.parametrize("inner", [b'"\x80":1', b'"a":{}'])
+def test_stream_options_that_cannot_be_read(inner: bytes) -> None:
+    """Options that were let in can be added to, whatever stands in them."""
+    read = envelope.read(b'{"model":"m","stream_options":{' + inner + b"}}")
+    changed = envelope.with_changes(read, include_usage=True)
+    assert changed == b'{"model":"m","stream_options":{' + inner + b',"include_usage":true}}'

@@ -21,6 +21,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 MAX_MODEL_NAME_CHARS = 512
+MAX_MEMBERS = 1000  # at the top level; no API has a hundred
 OUTPUT_LIMIT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 MAX_OUTPUT_LIMIT = 2**53 - 1
 
@@ -48,6 +49,8 @@ class Envelope(msgspec.Struct, frozen=True):
 def read(body: bytes) -> Envelope:
     """Decode the outer object of `body`. Raises BadRequest that names the fault; never quotes the body."""
     members = _members(body)
+    if len(members) > MAX_MEMBERS:
+        raise BadRequest(f"The request body has more than {MAX_MEMBERS} keys at its top level.")
     places = _places(body, members)
     return Envelope(
         body=body,
@@ -84,7 +87,10 @@ def with_changes(envelope: Envelope, *, model: str | None = None, include_usage:
 
 
 def says_include_usage(envelope: Envelope) -> bool:
-    """True when the client itself set `stream_options.include_usage`, to whatever value."""
+    """True when the client itself set `stream_options.include_usage`, to whatever value.
+
+    Raises BadRequest when `stream_options` is an object that cannot be read.
+    """
     raw = envelope.raw("stream_options")
     if raw is None or not raw.startswith(b"{"):
         return False
@@ -103,7 +109,8 @@ def _usage_splice(envelope: Envelope) -> tuple[int, int, bytes] | None:
         return start, end, b'{"include_usage":true}'
     if not raw.startswith(b"{"):
         return None
-    comma = b"," if _members(raw) else b""
+    # Looked at only, so that what cannot be decoded further inside raises nothing here.
+    comma = b"," if raw[1:-1].strip() else b""
     return end - 1, end - 1, comma + b'"include_usage":true'
 
 
