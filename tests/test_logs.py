@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eggpool.logs import FOREIGN, Format, Level, configure, redact, register_secret
+from eggpool.logs import FOREIGN, AccessLog, Format, Level, configure, redact, register_secret
 
 log = logging.getLogger("eggpool.tests.logs")
 
@@ -152,3 +152,14 @@ def test_libraries_are_quiet_below_a_warning(lines: Lines) -> None:
     logging.getLogger("uvicorn.error").warning("odd")
     assert lines.getvalue().count("\n") == 1
     assert "odd" in lines.getvalue()
+
+
+def test_an_endless_path_is_not_kept() -> None:
+    """The access log shows the beginning of a path, and keeps no more of it."""
+    stream = io.StringIO()
+    log = AccessLog("text", stream)
+    for end in ("a", "b"):
+        log.add(0, "GET", "/" + "x" * 60_000 + end, "-", 404, "id", 1)
+    log.flush()
+    assert [len(line.split(" eggpool.access: ")[1]) for line in stream.getvalue().splitlines()] == [219, 219]
+    assert [len(path) for path in log._paths] == [200]

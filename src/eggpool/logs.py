@@ -153,6 +153,7 @@ class AccessLog:
 
     def add(self, at_ms: int, method: str, path: str, account: str, status: int, request_id: str, took_us: int) -> bool:
         """Note a request that ended at `at_ms`; True for the first line since the last flush."""
+        path = path[:LONGEST_PATH]
         shown = self._paths.get(path)
         if shown is None:
             shown = self._clean(path)
@@ -179,7 +180,7 @@ class AccessLog:
                 stream.flush()
 
     def _clean(self, path: str) -> str:
-        shown = _CONTROL.sub(lambda match: repr(match[0])[1:-1], redact(path[:LONGEST_PATH]))
+        shown = _CONTROL.sub(lambda match: repr(match[0])[1:-1], redact(path))
         shown = msgspec.json.encode(_encodable(shown)).decode() if self._json else shown
         if len(self._paths) < MOST_PATHS:
             self._paths[path] = shown
