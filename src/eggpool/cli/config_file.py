@@ -232,7 +232,7 @@ def _key_file(path: Path, environ: Mapping[str, str]) -> Path:
 def _reason(path: Path, error: OSError) -> str:
     """Why a file cannot be used, in words about the file."""
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        wrong = next((one for one in path.parents if os.path.lexists(one) and not one.is_dir()), None)
+        wrong = next((one for one in path.parents if os.path.lexists(one) and not os.path.isdir(one)), None)  # noqa: PTH112 - Path.is_dir may raise
         if wrong is not None:
             return f"{wrong} is not a folder"
     return error.strerror or "the operating system refused"
