@@ -244,3 +244,10 @@ def test_small_words(terminal: Terminal) -> None:
     assert "--protocol is for providers outside the catalogue" in said.err
     assert "Note: for another machine" in terminal.run("connect", "ollama-local").out
     assert "  ollama-local/ollama-local-0001  no key needed\n" in terminal.run("accounts", "list").out
+
+
+def test_a_file_name_that_is_no_text_can_be_used(terminal: Terminal) -> None:
+    """It is a name to the system; what cannot be shown of it is shown escaped."""
+    said = terminal.run("--config", "a\udcff.toml", "connect", "openai", "--key-env", "K")
+    assert said.code == 0
+    assert "/a\\udcff.toml." in said.out
