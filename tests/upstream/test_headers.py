@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eggpool.upstream.headers import HOP_BY_HOP, towards_client, towards_provider
+from eggpool.upstream.headers import HOP_BY_HOP, hide, towards_client, towards_provider
 
 NAMES = st.text(alphabet="abcxyz-", min_size=1, max_size=12).map(lambda name: f"agent-{name}".encode())
 VALUES = st.text(alphabet=st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=10).map(
@@ -137,3 +137,32 @@ def test_what_a_client_gets(name: str) -> None:
     """What the provider tells about the answer and its limits comes back, unless the operator holds it back."""
     assert towards_client([(name.encode(), b"x")]) == [(name.encode(), b"x")]
     assert towards_client([(name.encode(), b"x")], frozenset({name.encode()})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"x-a", b"a\x00b"),
+        (b"x-a", b"a\x08b"),
+        (b"x-a", b"a\nb"),
+        (b"x-a", b"a\rb"),
+        (b"x-a", b"a\x1fb"),
+        (b"x-a", b"a\x7fb"),
+        (b"x(a)", b"b"),
+        (b"x a", b"b"),
+        (b"x\xe9", b"b"),
+        (b"", b"b"),
+    ],
+)
+def test_what_no_server_sends(name: bytes, value: bytes) -> None:
+    """A header that HTTP does not allow is left out, and the others cross."""
+    assert towards_client([(name, value), (b"x-b", b"a\tb \xe9")]) == [(b"x-b", b"a\tb \xe9")]
+
+
+def test_secrets_in_replies() -> None:
+    """Secrets are masked wherever they stand; what holds none is the very same object."""
+    secrets = (b"one-key-0000-long", b"one-key-0000")
+    assert towards_client([(b"x-a", b"id one-key-0000-long")], frozenset(), secrets) == [(b"x-a", b"id ***")]
+    assert hide(b"one-key-0000 and one-key-0000-long", secrets) == b"*** and ***"
+    body = b"nothing"
+    assert hide(body, secrets) is body

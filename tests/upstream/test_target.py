@@ -67,3 +67,29 @@ def test_fallbacks() -> None:
     made = target(provider("http://h"))
     assert made.fallbacks(Dialect.MESSAGES) == {b"anthropic-version": "2023-06-01"}
     assert made.fallbacks(Dialect.CHAT) == made.fallbacks(Dialect.RESPONSES) == {}
+
+
+def test_what_no_client_may_see() -> None:
+    """The key and the values of static headers are secret, in each form in which they may be quoted."""
+    headers = (
+        StaticHeader(name="X-Team", value=Secret('pass/"word"')),
+        StaticHeader(name="X-Proxy-Auth", value=Secret("Bearer other-key")),
+        StaticHeader(name="X-Short", value=Secret("short")),
+        StaticHeader(name="Accept", value=Secret("application/json")),
+    )
+    made = target(provider("http://h", headers=headers))
+    assert set(made.secrets) == {
+        KEY.encode(),
+        b'pass/"word"',
+        b'pass/\\"word\\"',
+        b"pass%2F%22word%22",
+        b"Bearer other-key",
+        b"Bearer%20other-key",
+        b"other-key",
+    }
+    assert [*made.secrets] == sorted(made.secrets, key=len, reverse=True)
+
+
+def test_an_account_without_secrets() -> None:
+    """Where there is no key there is nothing to hide."""
+    assert Target(provider("http://h"), Account(name="x", label=AccountLabel("p/x"))).secrets == ()

@@ -6,6 +6,7 @@ bytes on the server's side and text on the client's side. Source for the hop-by-
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 HOP_BY_HOP = frozenset(
@@ -50,6 +51,10 @@ _NOT_BACK = HOP_BY_HOP | {
 }
 _NOT_BACK_PREFIXES = (b"access-control-", b"x-proxy-", b"x-eggpool-")
 
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+MASK = b"***"
+
 
 def towards_provider(
     received: Iterable[tuple[bytes, bytes]],
@@ -82,19 +87,35 @@ def towards_provider(
 
 
 def towards_client(
-    received: Iterable[tuple[bytes, bytes]], redacted: frozenset[bytes] = frozenset()
+    received: Iterable[tuple[bytes, bytes]],
+    redacted: frozenset[bytes] = frozenset(),
+    secrets: Iterable[bytes] = (),
 ) -> list[tuple[bytes, bytes]]:
-    """The headers of a reply that may cross; `redacted` are lower-case names that the operator holds back."""
+    """The headers of a reply that may cross; `redacted` are lower-case names that the operator holds back.
+
+    `secrets` are masked in the values. What HTTP does not allow is left out, because a server refuses to send the whole
+    reply with it (RFC 9110 sections 5.1 and 5.5).
+    """
     received = list(received)
     nominated = _nominated(received)
     return [
-        (name, value)
+        (name, hide(value, secrets))
         for name, value in received
         if name not in _NOT_BACK
         and name not in redacted
         and name not in nominated
         and not name.startswith(_NOT_BACK_PREFIXES)
+        and _NAME.fullmatch(name)
+        and not _UNSENDABLE.search(value)
     ]
+
+
+def hide(text: bytes, secrets: Iterable[bytes]) -> bytes:
+    """`text` with each of the `secrets` masked; the very same object when it holds none."""
+    for secret in secrets:
+        if secret in text:
+            text = text.replace(secret, MASK)
+    return text
 
 
 def _text(value: bytes) -> str:

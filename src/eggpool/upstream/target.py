@@ -5,6 +5,9 @@ Secrets end here: a target holds the account's key in the headers that it sends,
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote
+
 from yarl import URL
 
 from eggpool.config.schema import Account, Provider
@@ -13,13 +16,38 @@ from eggpool.domain import AccountLabel, Dialect
 ANTHROPIC_VERSION = {b"anthropic-version": "2023-06-01"}
 """What a Messages endpoint insists on; sent when neither the client nor the configuration names one."""
 
+SHORTEST_SECRET = 8  # characters; a shorter one would blot out ordinary words
+
+# Static headers that hold no secret: masked, their values would spoil ordinary words, a content type for one.
+_PUBLIC = frozenset(
+    {
+        "accept",
+        "accept-language",
+        "anthropic-beta",
+        "anthropic-version",
+        "content-type",
+        "http-referer",
+        "openai-beta",
+        "referer",
+        "user-agent",
+        "x-title",
+    }
+)
+
 NO_FALLBACKS: dict[bytes, str] = {}
 
 
-class Target:
-    """The way to one account."""
+_SCHEME = re.compile(r"(?:bearer|basic|token|key)\s+", re.IGNORECASE)
 
-    __slots__ = ("_base", "_paths", "_urls", "account", "headers", "provider", "proxy_url", "replaced")
+
+class Target:
+    """The way to one account.
+
+    `secrets` are what only this account's provider may see, the longest first: a provider that quotes them in a reply
+    must not show them to a client.
+    """
+
+    __slots__ = ("_base", "_paths", "_urls", "account", "headers", "provider", "proxy_url", "replaced", "secrets")
 
     def __init__(self, provider: Provider, account: Account) -> None:
         self.provider = provider
@@ -27,6 +55,7 @@ class Target:
         self.proxy_url = account.outbound.reveal() if account.outbound else None
         self.headers = tuple(_own_headers(provider, account))
         self.replaced = frozenset(name.lower().encode("latin-1") for name, _ in self.headers)
+        self.secrets = _secrets(provider, account)
         self._base = provider.base_url.rstrip("/")
         self._paths = {
             Dialect.CHAT: provider.openai_path,
@@ -54,6 +83,25 @@ class Target:
             if len(self._urls) < 64 and len(query) < 256:
                 self._urls[(path, query)] = known
         return known
+
+
+def _secrets(provider: Provider, account: Account) -> tuple[bytes, ...]:
+    """The account's key and its static headers' values, in each form in which a reply may quote them."""
+    told = [
+        header.value.reveal()
+        for header in provider.headers
+        if header.value is not None and header.name.lower() not in _PUBLIC
+    ]
+    told += [value[found.end() :] for value in told if (found := _SCHEME.match(value))]
+    if account.api_key is not None:
+        told.append(account.api_key.reveal())
+    forms: set[bytes] = set()
+    for value in told:
+        if len(value) >= SHORTEST_SECRET:
+            in_json = value.replace("\\", "\\\\").replace('"', '\\"')
+            in_url = quote(value, safe="", errors="replace")
+            forms |= {form.encode("utf-8", "surrogateescape") for form in (value, in_json, in_url)}
+    return tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
 def _own_headers(provider: Provider, account: Account) -> list[tuple[str, str]]:
