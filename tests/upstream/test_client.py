@@ -461,6 +461,22 @@ def test_gzip_that_was_not_asked_for(stream: bool) -> None:
     check(gzipped(), scenario)
 
 
+@pytest.mark.parametrize(
+    ("encodings", "opaque"),
+    [({}, False), ({"content-encoding": "identity"}, False), ({"content-encoding": "br"}, True)],
+)
+def test_what_cannot_be_read(encodings: dict[str, str], opaque: bool) -> None:
+    """A reply in an encoding that is not undone says so, and keeps its header and its bytes."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        answer = await client.send(call(provider))
+        assert answer.opaque is opaque
+        assert answer.header("content-encoding") == encodings.get("content-encoding")
+        assert await whole(answer) == b"as it is"
+
+    check(reply(200, b"as it is", encodings), scenario)
+
+
 def test_gzip_that_is_cut() -> None:
     """A compressed reply that ends before its encoding does is broken, although its length is right."""
     packed = gzip.compress(b'{"choices": []}')[:-5]

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eggpool.errors import UpstreamBroken
-from eggpool.upstream.encodings import Inflater
+from eggpool.upstream.encodings import Inflater, applied
 
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "x-gzip": gzip.compress,
     "deflate": lambda plain: zlib.compress(plain),
     " GZIP ": gzip.compress,
+    "identity, gzip": gzip.compress,
 }
 
 
@@ -39,6 +40,14 @@ def test_any_chunks(encoding: str, plain: bytes, size: int) -> None:
 def test_several_members(parts: list[bytes], size: int) -> None:
     """A gzip stream of several members is all of them."""
     assert inflated("gzip", b"".join(map(gzip.compress, parts)), size) == b"".join(parts)
+
+
+@given(st.binary(max_size=50), st.integers(1, 600), st.integers(1, 40))
+def test_padding(plain: bytes, zeros: int, size: int) -> None:
+    """Zeros behind the end of gzip are padding, between two members as well."""
+    packed = gzip.compress(plain) + bytes(zeros)
+    assert inflated("gzip", packed, size) == plain
+    assert inflated("gzip", packed + packed, size) == plain + plain
 
 
 @given(st.sampled_from(["gzip", "deflate"]), st.binary(max_size=200), st.integers(1, 100), st.integers(1, 40))
@@ -82,3 +91,11 @@ def test_a_bomb() -> None:
 def test_others_are_left(encoding: str | None) -> None:
     """What is not known is not touched."""
     assert Inflater.of(encoding) is None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"), [(None, []), ("Identity, ", []), ("br", ["br"]), ("GZIP,br", ["gzip", "br"])]
+)
+def test_what_was_applied(encoding: str | None, expected: list[str]) -> None:
+    """Each encoding is named in lower case, but the one that changes nothing."""
+    assert applied(encoding) == expected

@@ -23,7 +23,7 @@ from yarl import URL
 
 from eggpool.config.schema import Provider
 from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
-from eggpool.upstream.encodings import Inflater
+from eggpool.upstream.encodings import Inflater, applied
 from eggpool.upstream.outbound import CONNECTING, Connecting, connector
 
 Phase = Literal["first_event", "idle"]
@@ -121,8 +121,9 @@ async def _request(session: aiohttp.ClientSession, call: Call) -> aiohttp.Client
 class Reply:
     """A provider's reply: status and headers are there, the body is read piece by piece.
 
-    `headers` has lower-case names. `close()` may be called at any time and more than once; a reply that was read to
-    its end gives its connection back, any other closes it, so that the provider stops generating.
+    `headers` has lower-case names. `opaque` says that the body is in an encoding that could not be undone: it may be
+    passed on with its headers, but not be read. `close()` may be called at any time and more than once; a reply that
+    was read to its end gives its connection back, any other closes it, so that the provider stops generating.
     """
 
     __slots__ = (
@@ -138,6 +139,7 @@ class Reply:
         "bytes_received",
         "connect_us",
         "headers",
+        "opaque",
         "reused_connection",
         "status",
     )
@@ -158,7 +160,9 @@ class Reply:
         self.connect_us = note.connect_us
         self.reused_connection = note.reused
         self.bytes_received = 0
-        self._inflater = Inflater.of(self.header("content-encoding"))
+        encoding = ", ".join(response.headers.getall("content-encoding", []))
+        self._inflater = Inflater.of(encoding)
+        self.opaque = self._inflater is None and bool(applied(encoding))
         if self._inflater is not None:
             self.headers = [pair for pair in self.headers if pair[0] != b"content-encoding"]
         self._phase: Phase = "idle"

@@ -1,6 +1,7 @@
 """Replies that come compressed although they were asked for plain: gzip and deflate are undone on the way.
 
-Source: RFC 9110 section 8.4.1. Other encodings are passed on with their header, unread.
+Source: RFC 9110 section 8.4.1. Other encodings cannot be undone: such a reply is opaque. It is passed on with its
+header where nobody has to read it, and is no answer where somebody does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ from eggpool.errors import UpstreamBroken
 _MAX_STEP_BYTES = 16 * 1024 * 1024  # what one chunk may become: a reply is no place for a bomb
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+def applied(content_encoding: str | None) -> list[str]:
+    """The encodings that a Content-Encoding value names, in lower case, without those that change nothing."""
+    named = (part.strip().lower() for part in (content_encoding or "").split(","))
+    return [encoding for encoding in named if encoding not in ("", "identity")]
 
 
 class Inflater:
@@ -27,7 +34,8 @@ class Inflater:
     @classmethod
     def of(cls, content_encoding: str | None) -> Inflater | None:
         """The one for a Content-Encoding value, None when there is nothing to undo or it is not known."""
-        bits = _WINDOW_BITS.get((content_encoding or "").strip().lower())
+        encodings = applied(content_encoding)
+        bits = _WINDOW_BITS.get(encodings[0]) if len(encodings) == 1 else None
         return None if bits is None else cls(bits)
 
     def feed(self, chunk: bytes) -> bytes:
@@ -40,7 +48,10 @@ class Inflater:
         self._begun = self._begun or bool(chunk)
         plain = bytearray()
         while chunk:
-            if self._decoder.eof:  # gzip may come in several members (RFC 1952 section 2.2)
+            if self._decoder.eof:  # gzip may come in several members (RFC 1952 section 2.2), and padded with zeros
+                chunk = chunk.lstrip(b"\0")
+                if not chunk:
+                    break
                 self._decoder = zlib.decompressobj(self._window_bits)
             try:
                 plain += self._decoder.decompress(chunk, _MAX_STEP_BYTES + 1 - len(plain))
