@@ -61,13 +61,11 @@ def test_of_several_choices_one_end_is_not_the_end(withhold_usage: bool) -> None
     """With several choices in a stream only [DONE] says that it is whole; with one its finish reason does."""
     stream = [choice(0, "a"), choice(1, "b"), choice(0, finish="stop"), choice(1, "half of")]
     observer = Observer(CHAT, withhold_usage=withhold_usage)
-    for block in stream:
+    ends = []
+    for block in (*stream, choice(1, finish="stop"), DONE):
         assert observer.observe(block) == block
-    assert not observer.terminal
-    observer.observe(choice(1, finish="stop"))
-    assert not observer.terminal
-    observer.observe(DONE)
-    assert observer.terminal
+        ends.append(observer.terminal)
+    assert ends == [False, False, False, False, False, True]
     in_one = Observer(CHAT, withhold_usage=withhold_usage)
     in_one.observe(b"".join(stream))
     assert not in_one.terminal
