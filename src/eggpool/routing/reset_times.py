@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from eggpool.routing.health import LONGEST_TOLD_S
+
 _EARLIEST_INSTANT_S = 1e9  # 2001; as a duration thirty years
 _EARLIEST_INSTANT_MS = 1e12
 _UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -31,7 +33,7 @@ _IN_WORDS = re.compile(
 
 
 def back_in_s(headers: Mapping[str, str], body: bytes, now_ms: int) -> float | None:
-    """Seconds until the provider wants to be asked again, None when it does not say.
+    """Seconds until the provider wants to be asked again, None when it does not say; never more than `LONGEST_TOLD_S`.
 
     `headers` has lower-case names; `body` is the error's. What stands in the body is about this very limit, so it comes
     first, then Retry-After, then the resets of limits that are used up, then words.
@@ -44,16 +46,21 @@ def back_in_s(headers: Mapping[str, str], body: bytes, now_ms: int) -> float | N
         told = max(_used_up(headers, now_ms), default=None)
     if told is None:
         told = _in_words(body[:4096].decode("utf-8", "replace"))
-    return told
+    return _bounded(told)
 
 
 def retry_after_s(headers: Mapping[str, str], now_ms: int) -> float | None:
-    """What Retry-After says, in milliseconds, seconds or as a date."""
+    """What Retry-After says, in milliseconds, seconds or as a date; never more than `LONGEST_TOLD_S`."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return _duration(milliseconds, now_ms) if milliseconds >= _EARLIEST_INSTANT_MS else milliseconds / 1000
+        instant = milliseconds >= _EARLIEST_INSTANT_MS
+        return _bounded(_duration(milliseconds, now_ms) if instant else milliseconds / 1000)
     told = headers.get("retry-after")
-    return None if told is None else _moment(told.strip(), now_ms)
+    return None if told is None else _bounded(_moment(told.strip(), now_ms))
+
+
+def _bounded(told_s: float | None) -> float | None:
+    return None if told_s is None else min(told_s, LONGEST_TOLD_S)
 
 
 def _in_words(text: str) -> float | None:
