@@ -34,7 +34,7 @@ class StatsApi:
     async def events(self, query: dict[str, str]) -> dict[str, object]:
         """`/api/events?limit=&type_filter=`."""
         limit_text = query.get("limit") or str(DEFAULT_EVENTS)
-        if not limit_text.isdigit() or len(limit_text) > 6:
+        if not (limit_text.isascii() and limit_text.isdigit()) or len(limit_text) > 6:
             raise BadRequest("The limit must be a whole number.", param="limit")
         kind = query.get("type_filter") or query.get("type") or None
         await self._database.settle()
