@@ -26,7 +26,7 @@ MAX_DETAIL_CHARS = 512
 class Attempt:
     """One try at one account while it runs."""
 
-    __slots__ = ("began", "began_ms", "candidate", "first_byte", "number", "reply")
+    __slots__ = ("began", "began_ms", "candidate", "first_byte", "number", "reply", "upstream_request_id")
 
     def __init__(self, number: int, candidate: Candidate, clock: Clock) -> None:
         self.number = number
@@ -35,6 +35,7 @@ class Attempt:
         self.began_ms = clock.wall_ms()
         self.reply: Reply | None = None
         self.first_byte: float | None = None
+        self.upstream_request_id: str | None = None
 
     def close(self) -> None:
         """Close the provider's reply, if there is one."""
@@ -133,7 +134,7 @@ class Booking:
                 connect_us=reply.connect_us if reply else None,
                 first_byte_us=_us(attempt.began, attempt.first_byte),
                 total_us=_us(attempt.began, self._clock.now()),
-                upstream_request_id=reply.request_id if reply else None,
+                upstream_request_id=attempt.upstream_request_id,
                 bytes_received=reply.bytes_received if reply else 0,
             )
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Iterable
 
 import msgspec
 
@@ -38,7 +39,7 @@ from eggpool.routing.reset_times import back_in_s
 from eggpool.routing.verdict import VERDICTS, Kind, classify, classify_exception
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
-from eggpool.upstream.headers import towards_client, towards_provider
+from eggpool.upstream.headers import hide, towards_client, towards_provider
 from eggpool.wire import envelope as envelopes
 from eggpool.wire import forms
 from eggpool.wire.dialects import CODECS
@@ -49,7 +50,7 @@ MAX_HELD_BYTES = 256 * 1024  # of a stream before its first content
 MAX_PLAIN_BYTES = 64 * 1024 * 1024  # of a plain reply that is held whole before it is passed on
 MAX_ERROR_BYTES = 1024 * 1024
 ERROR_BODY_S = 5.0  # silence inside an error's body, after which its status has to do
-MAX_STALE_TRIES = 3  # fresh tries when reused connections turn out to be closed
+LONGEST_ID = 128  # characters of a provider's name for a request
 MAX_REASONS = 20  # accounts named in an error message
 
 _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
@@ -290,9 +291,10 @@ class Exchange:
         provider = lease.target.provider
         reply = attempt.reply = await self._send(lease, others_left=others_left)
         attempt.first_byte = self._pool.clock.now()
-        head = Head(reply.status, towards_client(reply.headers, self._dispatcher.redacted))
+        attempt.upstream_request_id = _shown_id(reply, lease.target.secrets)
+        head = Head(reply.status, towards_client(reply.headers, self._dispatcher.redacted, lease.target.secrets))
         if 400 <= reply.status < 600:
-            return await self._read_error(reply, head)
+            return await self._read_error(reply, head, lease.target.secrets)
         if not 200 <= reply.status < 300:
             return _Failure(Kind.NO_ANSWER, f"The provider answered with status {reply.status}, which is no answer.")
         content_type = (reply.header("content-type") or "").lower()
@@ -303,16 +305,15 @@ class Exchange:
         return await self._collect(reply, head)
 
     async def _send(self, lease: Lease, *, others_left: bool) -> Reply:
-        """Send the request; on a reused connection that turns out to be closed, once more on another one."""
+        """Send the request; when the kept connection that it took turns out to be closed, once more on a fresh one."""
         client = self._pool.clients[lease.candidate.provider]
         call = self._call(lease, others_left=others_left)
-        for _ in range(MAX_STALE_TRIES):
-            try:
-                return await client.send(call, lease.target.proxy_url)
-            except UpstreamBroken as error:
-                if not error.stale:
-                    raise
-        return await client.send(call, lease.target.proxy_url)
+        try:
+            return await client.send(call, lease.target.proxy_url)
+        except UpstreamBroken as error:
+            if not error.stale:
+                raise
+        return await client.send(call, lease.target.proxy_url, fresh=True)
 
     def _call(self, lease: Lease, *, others_left: bool) -> Call:
         """The request as this account gets it: the client's bytes but for the changes that are permitted."""
@@ -335,7 +336,7 @@ class Exchange:
             idle_timeout_s=set_by_loader(provider.read_timeout_s),
         )
 
-    async def _read_error(self, reply: Reply, head: Head) -> _Failure:
+    async def _read_error(self, reply: Reply, head: Head, secrets: Iterable[bytes]) -> _Failure:
         """A provider's error status: its words decide what it means, or its status alone when they do not come."""
         body = bytearray()
         reply.limit_wait(ERROR_BODY_S, "idle")
@@ -345,15 +346,16 @@ class Exchange:
         except UpstreamError:
             words = f"The provider answered with status {reply.status}, and broke off."
             body = bytearray(self._codec.write_error(reply.status, words, "upstream_broken"))
-        told = self._codec.read_error(bytes(body))
-        words = told.message or body[:2048].decode("utf-8", "replace")
+        shown = hide(bytes(body), secrets)  # some providers quote the key that they refuse
+        told = self._codec.read_error(shown)
+        words = told.message or shown[:2048].decode("utf-8", "replace")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
         return _Failure(
             kind=classify(reply.status, told.code, told.type, words, page="html" in headers.get("content-type", "")),
             detail=told.message or f"The provider answered with status {reply.status}.",
             head=head,
-            body=bytes(body),
-            told_s=back_in_s(headers, bytes(body), self._pool.clock.wall_ms()),
+            body=shown,
+            told_s=back_in_s(headers, shown, self._pool.clock.wall_ms()),
         )
 
     async def _await_content(
@@ -503,6 +505,12 @@ class Exchange:
         if self._note is not None:
             return self._note.usage
         return self._relay.usage if self._relay else None
+
+
+def _shown_id(reply: Reply, secrets: Iterable[bytes]) -> str | None:
+    """The provider's name for the request, as it may be kept."""
+    name = reply.request_id
+    return None if name is None else hide(name.encode("utf-8", "replace"), secrets).decode()[:LONGEST_ID]
 
 
 def _told_in_band(told: ErrorInfo) -> _Failure:
