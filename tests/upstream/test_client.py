@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 from tests.helpers.pool import run
-from tests.upstream.calling import call, calling, fetched, whole
+from tests.upstream.calling import CHAT_PATH, call, calling, fetched, whole
 
 from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamTimeout
 from eggpool.scripted import (
@@ -40,6 +40,7 @@ from eggpool.scripted import (
     reply,
 )
 from eggpool.upstream.client import Client, is_local
+from eggpool.upstream.headers import towards_provider
 
 Scenario = Callable[[ScriptedProvider, Client], Awaitable[None]]
 LOOPS = pytest.mark.parametrize("debug", [True, False], ids=["asyncio", "program"])
@@ -99,6 +100,21 @@ def test_what_is_sent() -> None:
         assert value.encode("latin-1") == "caf\u00e9".encode()
 
     check(reply(200, b"x"), scenario)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", CHAT_PATH), ("GET", "/v1/models")])
+@pytest.mark.parametrize("value", [b"caf\xe9", "café".encode(), b"\xff\x80", b"caf\xe9 \xc3\xa9"])
+def test_header_bytes(method: str, path: str, value: bytes) -> None:
+    """What a client wrote into a header arrives byte for byte, with a body and without one."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        headers = towards_provider([(b"x-title", value), (b"x-plain", b"a")], [], frozenset(), {})
+        await fetched(client, call(provider, method=method, path=path, headers=headers))
+        assert provider.requests[0].headers[1][0] == "x-title"
+        assert provider.requests[0].headers[1][1].encode("latin-1") == value
+        assert provider.requests[0].headers[2] == ("x-plain", "a")
+
+    check(good, scenario)
 
 
 def test_a_large_body() -> None:

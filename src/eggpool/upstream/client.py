@@ -24,6 +24,7 @@ from yarl import URL
 from eggpool.config.schema import Provider
 from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
 from eggpool.upstream.encodings import Inflater, applied
+from eggpool.upstream.headers import is_marked, unmarked
 from eggpool.upstream.outbound import CONNECTING, Connecting, connector
 
 Phase = Literal["first_event", "idle"]
@@ -99,6 +100,7 @@ class Client:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
+                request_class=_Request,
                 skip_auto_headers=_NO_AUTOMATIC_HEADERS,
                 read_bufsize=_READ_BUFFER_BYTES,
                 max_line_size=_MAX_HEADER_LINE_BYTES,
@@ -107,12 +109,27 @@ class Client:
         return session
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request whose header values may hold bytes that are no UTF-8, which aiohttp itself cannot write."""
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: aiohttp.connector.Connection, content_length: int | None = None
+    ) -> None:
+        """Write the body, and with it the headers, which wait in the writer until then."""
+        if isinstance(writer, aiohttp.http.StreamWriter) and writer._headers_buf:
+            writer._headers_buf = unmarked(writer._headers_buf)
+        await super().write_bytes(writer, conn, content_length)
+
+
 async def _request(session: aiohttp.ClientSession, call: Call) -> aiohttp.ClientResponse:
+    body = call.body
+    if body is None and is_marked(call.headers):
+        body = b""  # without any, `_Request` would not come to write
     return await session.request(
         call.method,
         call.url,
         headers=CIMultiDict(call.headers),
-        data=None if call.body is None else _Body(call.body),
+        data=None if body is None else _Body(body),
         allow_redirects=False,
         timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_timeout_s),
     )

@@ -55,6 +55,11 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MASK = b"***"
 
+# Bytes of values that are no UTF-8 travel as characters at the end of the last private plane, above all others.
+_MARKS = 0x10FF00
+_FIRST_MARK = chr(_MARKS + 0x80)
+_MARK = re.compile(rb"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
+
 
 def towards_provider(
     received: Iterable[tuple[bytes, bytes]],
@@ -119,11 +124,26 @@ def hide(text: bytes, secrets: Iterable[bytes]) -> bytes:
 
 
 def _text(value: bytes) -> str:
-    """A header's value for a client that writes UTF-8, so that what came as UTF-8 keeps its bytes."""
+    """A header's value for a client that writes UTF-8: what is none has a mark for each byte, see `unmarked`."""
+    if value.isascii():
+        return value.decode("ascii")
     try:
-        return value.decode()
+        text = value.decode()
     except UnicodeDecodeError:
-        return value.decode("latin-1")
+        text = ""
+    if not text or max(text) >= _FIRST_MARK:
+        return "".join(chr(byte) if byte < 0x80 else chr(_MARKS + byte) for byte in value)
+    return text
+
+
+def is_marked(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether a value among `headers` is written with marks."""
+    return any(not value.isascii() and max(value) >= _FIRST_MARK for _, value in headers)
+
+
+def unmarked(written: bytes) -> bytes:
+    """Header lines as they were written, with each mark as the byte that it stands for."""
+    return _MARK.sub(lambda mark: bytes((ord(mark[0].decode()) - _MARKS,)), written)
 
 
 def _nominated(received: list[tuple[bytes, bytes]]) -> set[bytes]:
