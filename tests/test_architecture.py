@@ -44,8 +44,8 @@ OWNERS: dict[str, set[str]] = {
     "questionary": {"cli"},
     "rich": {"cli"},
     "tomlkit": {"config.edit"},
-    "uvicorn": {"engine.server"},
-    "httptools": {"engine.server"},
+    "uvicorn": {"engine.server", "engine.connection"},
+    "httptools": {"engine.connection"},
     "uvloop": {"engine.runtime"},
 }
 
