@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from eggpool.config.load import load
 from eggpool.config.schema import Config
 from eggpool.domain import AccountLabel, ListedModel, Price
 from eggpool.engine.prices import price_problems, price_table
-from eggpool.errors import ConfigError
 from eggpool.routing.catalog import AccountModels
 
 PROVIDER = """
