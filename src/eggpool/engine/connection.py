@@ -131,6 +131,8 @@ class Connection(HttpToolsProtocol):
         self._inbox = self._inbox[self._at :] + data if self._at < len(self._inbox) else data
         self._at = 0
         self._consume()
+        if not self._in_headers and self._upload_timer is None and not self.transport.is_closing():
+            self._upload_timer = self.loop.call_later(self.upload_timeout_s, self._upload_too_slow)
 
     def on_message_begin(self) -> None:
         """Give the request its connection."""
@@ -158,8 +160,6 @@ class Connection(HttpToolsProtocol):
             # An answer that begins before the body is whole is the last one: where the next request begins is not
             # known, and may never be.
             self.cycle.keep_alive = False
-            self._heard = self.loop.time()
-            self._upload_timer = self.loop.call_later(self.upload_timeout_s, self._upload_too_slow)
 
     def on_body(self, body: bytes) -> None:
         """Collect the body. The application wants it whole, so it is woken when it is, or when much has come."""
@@ -221,13 +221,17 @@ class Connection(HttpToolsProtocol):
             if self._fault is not None:
                 self._refuse(b"400 Bad Request", self._fault)
                 return
+        self._inbox, self._at = b"", 0  # an idle connection costs nothing
 
     def _hold(self) -> None:
         """Keep further requests for later; when that is much, read no more, and look whether the client is there."""
         if len(self._inbox) - self._at > MAX_HELD_BYTES:
-            self.flow.pause_reading()
-            if self._look_timer is None:
-                self._look_timer = self.loop.call_later(self.look_s, self._look_for_end)
+            self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        self.flow.pause_reading()
+        if self._look_timer is None:
+            self._look_timer = self.loop.call_later(self.look_s, self._look_for_end)
 
     def _take_head(self) -> bool:
         """Give the parser a header block; False when it is not whole, or refused."""
@@ -342,7 +346,7 @@ class Connection(HttpToolsProtocol):
         """Tell the client why, if no answer has begun, and close; an answer that has begun ends first."""
         self._inbox, self._at = b"", 0
         if self._answering and self.responding:
-            self.flow.pause_reading()  # it closes the connection when it ends, because the body is not whole
+            self._stop_reading()  # it closes the connection when it ends, because the body is not whole
             return
         self._give_up_request()
         head = (
