@@ -9,7 +9,7 @@ from tests.helpers.pool import key_of, pool_of, run
 from tests.scenarios.asking import CHAT, PATHS, WORDS, question, text_of
 
 from eggpool.engine import dispatch
-from eggpool.scripted import Behaviour, Drop, Hang, Play, Reply, Send, Steps, good
+from eggpool.scripted import Behaviour, Drop, Hang, Play, Reply, Send, Steps, good, reply
 from eggpool.scripted.received import ReceivedRequest
 from eggpool.scripted.steps import SendChunk
 
@@ -74,5 +74,22 @@ def test_what_came_first_counts(script: Play, tmp_path: Path) -> None:
             assert (status, text_of(CHAT, body)) == (200, f"You said: {WORDS}")
             assert b"busy" not in body
             assert [request.api_key for request in upstream.work] == [key_of("a"), key_of("b")]
+
+    run(scenario)
+
+
+def test_an_encoding_that_cannot_be_undone(tmp_path: Path) -> None:
+    """What comes encoded in a way that only the client may know is passed on as it is, with the header that says so."""
+
+    async def scenario() -> None:
+        encoded = reply(200, b"\x0b\x02\x80{}\x03", {"content-type": "application/json", "content-encoding": "zz"})
+        async with (
+            pool_of(tmp_path, {"a": Behaviour(encoded)}) as (pool, _),
+            pool.post(PATHS[CHAT], question(), **{"accept-encoding": "zz"}) as answer,
+        ):
+            assert (answer.status, answer.headers["content-encoding"]) == (200, "zz")
+            assert await answer.read() == b"\x0b\x02\x80{}\x03"
+            (row,) = await pool.booked(1)
+            assert (row.record.outcome.value, row.record.usage_source.value) == ("completed", "none")
 
     run(scenario)

@@ -297,6 +297,11 @@ class Exchange:
             return await self._read_error(reply, head, lease.target.secrets)
         if not 200 <= reply.status < 300:
             return _Failure(Kind.NO_ANSWER, f"The provider answered with status {reply.status}, which is no answer.")
+        if reply.opaque:
+            # It came encoded although it was asked for plain: nothing can be read in it, but the client may know how.
+            self._relay = PlainRelay(self._codec)
+            self._stage = _Stage.RELAYING
+            return head
         content_type = (reply.header("content-type") or "").lower()
         if content_type.startswith("text/event-stream"):
             return await self._await_content(reply, head, provider, others_left=others_left)
