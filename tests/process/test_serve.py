@@ -194,9 +194,11 @@ def test_interrupted_before_it_listens(tmp_path: Path) -> None:
         async with program(tmp_path, "--config", "pipe.toml", "serve") as running:
             writer = await asyncio.to_thread(os.open, tmp_path / "pipe.toml", os.O_WRONLY)  # until it is opened there
             running.signal(signal.SIGINT)
-            assert await running.ended() == 130
+            assert (await running.says("Interrupted."))[0]
+            assert await running.process.wait() == 130
             os.close(writer)
-            assert running.stderr.strip() == "Interrupted."
+            # Python itself may tell of the file that was being opened when the signal came.
+            assert "Traceback" not in running.stderr
 
     run(scenario)
 

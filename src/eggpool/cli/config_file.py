@@ -132,10 +132,7 @@ def write(path: Path, text: str) -> None:
         encoded = text.encode("utf-8")
     except UnicodeEncodeError:
         raise ConfigError(("what is to be written holds characters that are not UTF-8 text",)) from None
-    try:
-        target = path.resolve()
-    except (RuntimeError, OSError):  # the first of them is what a circle was before Python 3.13
-        raise StartError(f"cannot write {path}: its symbolic links lead in a circle, or cannot be followed") from None
+    target = _target(path)
     scratch: str | None = None
     try:
         old = target.stat() if target.exists() else None
@@ -160,6 +157,18 @@ def write(path: Path, text: str) -> None:
         if scratch is not None:
             with contextlib.suppress(OSError):
                 Path(scratch).unlink()
+
+
+def _target(path: Path) -> Path:
+    """The file that a path names in the end. Raises StartError when its links lead nowhere."""
+    try:
+        target = path.resolve()
+    except (RuntimeError, OSError):  # the first of them is what a circle was before Python 3.13
+        target = None
+    # From 3.13 on, a circle is given back as the link that it is.
+    if target is None or os.path.islink(target):  # noqa: PTH114 - Path.is_symlink raises for what cannot be looked at
+        raise StartError(f"cannot write {path}: its symbolic links lead in a circle, or cannot be followed")
+    return target
 
 
 def new_key() -> Secret:
