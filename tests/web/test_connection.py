@@ -186,7 +186,7 @@ def test_client_leaves_while_requests_wait(tmp_path: Path, waiting: bytes, debug
             one.writer.transport.abort()
             left = time.monotonic()
             await pool.until(lambda: not pool.in_flight)
-            assert time.monotonic() - left < 5.0  # a second, were the machine idle
+            assert time.monotonic() - left < 1.0
             assert [row.record.outcome.value for row in await pool.booked(1)] == ["cancelled"]
             assert len(upstream.work) == 1
 
