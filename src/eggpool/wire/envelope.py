@@ -22,8 +22,6 @@ _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 MAX_MODEL_NAME_CHARS = 512
 MAX_MEMBERS = 1000  # at the top level; no API has a hundred
-OUTPUT_LIMIT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-MAX_OUTPUT_LIMIT = 2**53 - 1
 
 NOT_AN_OBJECT = "The request body is not a JSON object."
 
@@ -38,7 +36,6 @@ class Envelope(msgspec.Struct, frozen=True):
     places: dict[str, tuple[int, int]]
     model: str
     stream: bool
-    output_limit_tokens: int | None
 
     def raw(self, field: str) -> bytes | None:
         """The bytes of one member's value, None when it is absent."""
@@ -57,7 +54,6 @@ def read(body: bytes) -> Envelope:
         places=places,
         model=_model(members),
         stream=_stream(members),
-        output_limit_tokens=_output_limit(members),
     )
 
 
@@ -208,15 +204,3 @@ def _stream(members: dict[str, msgspec.Raw]) -> bool:
     if value not in (b"true", b"false", b"null"):
         raise BadRequest("The field stream must be true or false.", param="stream")
     return value == b"true"
-
-
-def _output_limit(members: dict[str, msgspec.Raw]) -> int | None:
-    """The first output limit that is a sensible number; a wrong one is left for the provider to judge."""
-    for field in OUTPUT_LIMIT_FIELDS:
-        raw = members.get(field)
-        if raw is None:
-            continue
-        digits = bytes(raw)
-        if digits.isdigit() and len(digits) <= 16:
-            return min(int(digits), MAX_OUTPUT_LIMIT)
-    return None
