@@ -8,7 +8,7 @@ tokens; instants are wall-clock milliseconds since 1970 (`_at_ms`), durations in
 from __future__ import annotations
 
 import enum
-from typing import NewType
+from typing import Literal, NewType
 
 import msgspec
 
@@ -128,6 +128,64 @@ class ModelCard(msgspec.Struct, frozen=True):
     limits: Limits
     dialects: tuple[Dialect, ...]
     price: Price | None = None
+
+
+class WindowKind(enum.StrEnum):
+    """How a quota window moves on."""
+
+    ROLLING = "rolling"  # what was used within the last `length_s`
+    BLOCK = "block"  # begins at the first use, lasts `length_s`, and the next one begins at the next use
+    ANCHORED = "anchored"  # begins at fixed instants: each day, week or month
+
+
+class QuotaUnit(enum.StrEnum):
+    """What a quota window counts."""
+
+    MONEY = "money"  # nanodollars
+    TOKENS = "tokens"  # input and output
+    REQUESTS = "requests"
+    PERCENT = "percent"  # only a share is known
+
+
+class WindowSource(enum.StrEnum):
+    """Who says that a window exists; in the order of trust."""
+
+    PROVIDER = "provider"  # its headers, its usage endpoint, its error bodies
+    CONFIG = "config"  # the account's or its provider's `windows` and `limits`
+    PRESET = "preset"  # the bundled catalogue of providers
+    ASSUMED = "assumed"  # the general `[limits]`: they only order, unless the user enforces them
+
+
+class WindowSpec(msgspec.Struct, frozen=True):
+    """A quota window of an account, as it is configured or known beforehand."""
+
+    name: str  # unique at an account: "five_hour", "weekly", "monthly", or the user's own
+    kind: WindowKind
+    unit: QuotaUnit
+    limit: int | None  # in `unit`; None when only a provider's report can say
+    length_s: int  # of an anchored window: a day, a week, or 30 days
+    source: WindowSource
+    every: Literal["day", "week", "month"] | None = None  # of an anchored window
+    anchor_day: int = 0  # weekday (Monday is 0), or day of the month (1 to 31, the last day where a month is shorter)
+    anchor_s: int = 0  # seconds after midnight UTC
+    offset: int = 0  # used outside the pool within the window, in `unit`
+    enforce: bool = False  # refuse beyond the limit instead of only ordering by it
+
+
+class QuotaReport(msgspec.Struct, frozen=True):
+    """What a provider itself said about one window of an account, at one moment. Whatever it did not say is None."""
+
+    window: str  # a stable name at that provider, "five_hour", "weekly" and "monthly" where they are those
+    at_ms: int
+    unit: QuotaUnit
+    used_share: float | None = None  # 0.0 to 1.0, and above where a provider says so
+    used: int | None = None  # in `unit`
+    limit: int | None = None  # in `unit`
+    resets_at_ms: int | None = None
+    length_s: int | None = None
+    kind: WindowKind | None = None
+    model: str | None = None  # None: of the account as a whole
+    exhausted: bool | None = None  # the provider's own word that nothing is left
 
 
 class Refusal(msgspec.Struct, frozen=True):
