@@ -90,7 +90,7 @@ class Booking:
 
     def planned(self, first: Plan) -> None:
         """Note who could have taken the request and who could not."""
-        self._considered = len(first.choices)
+        self._considered = first.count
         self._refused = first.refused
 
     def attempt(self, candidate: Candidate) -> Attempt:

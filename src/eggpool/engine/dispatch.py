@@ -228,11 +228,11 @@ class Exchange:
         failure: _Failure | None = None
         while True:
             planned = self._plan(offer, tried)
-            if not planned.choices or (ceiling and len(tried) > ceiling):
+            choice = planned.first
+            if choice is None or (ceiling and len(tried) > ceiling):
                 break
-            choice = planned.choices[0]
             tried.add(choice.candidate.account)
-            outcome = await self._try(choice, others_left=len(planned.choices) > 1)
+            outcome = await self._try(choice, others_left=planned.count > 1)
             if isinstance(outcome, Head):
                 return outcome
             failure = outcome

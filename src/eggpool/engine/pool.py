@@ -19,7 +19,8 @@ from eggpool.routing import catalog as catalogs
 from eggpool.routing import health
 from eggpool.routing.catalog import AccountModels, Candidate, Catalog, Offer
 from eggpool.routing.health import Rest, ScopeKey
-from eggpool.routing.plan import Choice
+from eggpool.routing.plan import Billing, Choice
+from eggpool.routing.quota import Quota
 from eggpool.routing.verdict import VERDICTS, Kind
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Client
@@ -31,7 +32,17 @@ MAX_REMEMBERED_REPLIES = 20_000
 class AccountState:
     """What is known of one account while the program runs."""
 
-    __slots__ = ("in_flight", "label", "last_used", "max_concurrency", "provider", "target", "weight")
+    __slots__ = (
+        "billing",
+        "in_flight",
+        "label",
+        "last_used",
+        "max_concurrency",
+        "provider",
+        "quota",
+        "target",
+        "weight",
+    )
 
     def __init__(self, target: Target, weight: float, max_concurrency: int | None) -> None:
         self.target = target
@@ -39,6 +50,8 @@ class AccountState:
         self.provider = target.provider.id
         self.weight = weight
         self.max_concurrency = max_concurrency
+        self.billing: Billing = "plan"
+        self.quota = Quota()
         self.in_flight = 0
         self.last_used = 0.0
 

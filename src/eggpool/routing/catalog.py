@@ -42,6 +42,7 @@ class Candidate(msgspec.Struct, frozen=True):
     path: str | None = None  # endpoint path that replaces the provider's own
     limits: Limits = Limits()
     price: Price | None = None
+    lacks: frozenset[str] = frozenset()  # known not to work there: "images", "tools"
 
 
 class Offer(msgspec.Struct, frozen=True):

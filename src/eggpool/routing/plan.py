@@ -1,21 +1,31 @@
 """Which accounts can take a request, in what order, and why the others cannot: one pure function.
 
-A provider's word refuses; everything else only orders. Availability is a row of one-line questions, each with its
-reason, so that the books and the pages can say why. Ties are broken by stated keys, never by chance.
+A provider's word (or a ceiling that the user enforces) refuses; everything else only orders. Availability is a row of
+one-line questions, each with its reason, so that the books and the pages can say why. Ties are broken by stated keys,
+never by chance. It runs for every request over every account, so what is only read when somebody asks is made then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from eggpool.domain import AccountLabel, Dialect, Refusal
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope, provider_scope, status
+from eggpool.routing.quota import Quota
+from eggpool.routing.windows import NOTHING, Spending
 
 TRIAL_S = 1.0  # when to come back while another request is finding out whether an account works again
+IN_FLIGHT_COST = 0.02  # of score, for each request in flight by weight: a burst spreads at once
+AFFINITY_SLACK = 0.30
+
+Billing = Literal["plan", "metered"]
+Binding = Literal["none", "cool", "kept", "escaped", "resting", "gone"]
+"""What became of a conversation's binding: there was none; it was not warm any more; obeyed; its account was too far
+ahead of the best; its account rests on our own guess; its account was refused or does not serve this."""
 
 
 class AccountView(Protocol):
@@ -29,6 +39,10 @@ class AccountView(Protocol):
     def weight(self) -> float: ...
     @property
     def max_concurrency(self) -> int | None: ...
+    @property
+    def billing(self) -> Billing: ...
+    @property
+    def quota(self) -> Quota: ...
 
 
 class View(Protocol):
@@ -40,11 +54,30 @@ class View(Protocol):
     def rests(self) -> Mapping[ScopeKey, Rest]: ...
 
 
+class Affinity(msgspec.Struct, frozen=True, gc=False):
+    """The account that a conversation is bound to, and whether its prompt cache there is still warm."""
+
+    account: AccountLabel
+    warm: bool
+
+
+class Needs(msgspec.Struct, frozen=True, gc=False):
+    """What a request cannot do without. Token counts are 0 where they are not known."""
+
+    capabilities: frozenset[str] = frozenset()  # "images", "tools"
+    context_tokens: int = 0
+    output_tokens: int = 0
+
+
 class Demand(msgspec.Struct, frozen=True):
     """What a request needs of an account."""
 
     dialect: Dialect
     only: AccountLabel | None = None  # the one account that knows what the request refers to
+    estimate: Spending = NOTHING
+    affinity: Affinity | None = None
+    affinity_slack: float = AFFINITY_SLACK
+    needs: Needs = Needs()
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -52,30 +85,56 @@ class Choice(msgspec.Struct, frozen=True):
 
     candidate: Candidate
     last_resort: bool  # resting on our own guess
-    load: float  # requests in flight by weight
+    exhausted: bool  # by our own estimate
+    billing: Billing
+    score: float
+    in_flight: int
     last_used: float
 
-    @property
-    def order(self) -> tuple[bool, int, float, float, str]:
-        """What the choices are sorted by."""
-        return (
-            self.last_resort,
-            -self.candidate.routing_priority,
-            self.load,
-            self.last_used,
-            self.candidate.account,
-        )
+
+_Row = tuple[int, float, int, float, str, Candidate]
+"""What candidates are sorted by, and the candidate: group, score, in flight, last used, label (unique, ends ties)."""
+
+_METERED = 1
+_EXHAUSTED = 2
+_TIER = 4
+_LAST_RESORT = 1 << 40  # beyond any tier
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan:
     """Every account of the offer once: to be tried in this order, or refused with a reason.
 
     `retry_after_s` is when the first refused account comes back, None when nobody knows.
     """
 
-    choices: tuple[Choice, ...]
-    refused: tuple[Refusal, ...]
-    retry_after_s: float | None
+    __slots__ = ("_rows", "binding", "refused", "retry_after_s")
+
+    def __init__(
+        self, rows: list[_Row], refused: tuple[Refusal, ...], retry_after_s: float | None, binding: Binding
+    ) -> None:
+        self._rows = rows
+        self.refused = refused
+        self.retry_after_s = retry_after_s
+        self.binding = binding
+
+    @property
+    def count(self) -> int:
+        """How many accounts can be tried."""
+        return len(self._rows)
+
+    @property
+    def first(self) -> Choice | None:
+        """The account to try now, None when there is none."""
+        return _choice(self._rows[0]) if self._rows else None
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """All accounts that can be tried, best first."""
+        return tuple(_choice(row) for row in self._rows)
+
+    def best(self, most: int) -> tuple[Choice, ...]:
+        """The first `most` of the choices."""
+        return tuple(_choice(row) for row in self._rows[:most])
 
     @property
     def wrong_dialect(self) -> bool:
@@ -83,44 +142,141 @@ class Plan(msgspec.Struct, frozen=True):
         return bool(self.refused) and all(refusal.reason == "dialect" for refusal in self.refused)
 
 
+def _choice(row: _Row) -> Choice:
+    group, score, in_flight, last_used, _, candidate = row
+    last_resort = group > _LAST_RESORT // 2
+    return Choice(
+        candidate=candidate,
+        last_resort=last_resort,
+        exhausted=bool(group & _EXHAUSTED),
+        billing="metered" if group & _METERED else "plan",
+        score=score,
+        in_flight=in_flight,
+        last_used=last_used,
+    )
+
+
 def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> Plan:
     """Order the offer's candidates. `now` is monotonic seconds, `now_ms` the same instant on the wall clock."""
-    choices: list[Choice] = []
+    rows: list[_Row] = []
+    lacking: list[tuple[str, _Row]] = []
     refused: list[Refusal] = []
     back_s: list[float] = []
+    accounts, dialect, only, needs = view.accounts, demand.dialect, demand.only, demand.needs
+    context, output, capabilities = needs.context_tokens, needs.output_tokens, needs.capabilities
+    extra = demand.estimate.amounts
+    resting = _resting(view, now)
     for candidate in offer.candidates:
-        account = view.accounts[candidate.account]
-        reason, until = _refusal(view, account, candidate, demand, now)
-        if reason is not None:
-            back_s += [] if until is None else [until - now]
-            until_ms = None if until is None else now_ms + round((until - now) * 1000)
-            refused.append(Refusal(candidate.account, reason, until_ms))
-            continue
-        load = account.in_flight / account.weight
-        choices.append(Choice(candidate, _guessed_bad(view, candidate, now), load, account.last_used))
-    choices.sort(key=lambda choice: choice.order)
-    return Plan(tuple(choices), tuple(refused), min(back_s, default=None))
+        label = candidate.account
+        account = accounts[label]
+        quota = account.quota
+        if quota.per_model or not quota.since_ms <= now_ms < quota.until_ms:
+            quota.refresh(now_ms, candidate.model)
+        in_flight, limit = account.in_flight, account.max_concurrency
+        rested = bool(resting) and (label in resting or candidate.provider in resting)
+        if (
+            rested
+            or quota.refused is not None
+            or dialect not in candidate.dialects
+            or (only is not None and label != only)
+            or (limit is not None and in_flight >= limit)
+        ):
+            reason, wait_s = _refusal(view, account, candidate, demand, now, now_ms)
+            if reason is not None:
+                back_s += [] if wait_s is None else [wait_s]
+                refused.append(Refusal(label, reason, None if wait_s is None else now_ms + round(wait_s * 1000)))
+                continue
+        group = -_TIER * candidate.routing_priority
+        if quota.exhausted_now:
+            group += _EXHAUSTED
+        if account.billing == "metered":
+            group += _METERED
+        if rested and _guessed_bad(view, candidate, now):
+            group += _LAST_RESORT
+        score = (
+            quota.value
+            + quota.slope * (now_ms - quota.since_ms)
+            + extra[quota.place] * quota.ratio
+            + IN_FLIGHT_COST * in_flight / account.weight
+        )
+        row = (group, score, in_flight, account.last_used, label, candidate)
+        limits = candidate.limits
+        if (
+            (context and limits.context and context > limits.context)
+            or (output and limits.output and output > limits.output)
+            or (capabilities and candidate.lacks and not capabilities.isdisjoint(candidate.lacks))
+        ):
+            lacking.append((_lacks(candidate, needs), row))
+        else:
+            rows.append(row)
+    if lacking:
+        if rows:
+            refused += [Refusal(row[5].account, reason) for reason, row in lacking]
+        else:
+            rows = [row for _, row in lacking]
+    rows.sort()
+    binding = _bind(rows, demand) if demand.affinity is not None else "none"
+    return Plan(rows, tuple(refused), min(back_s, default=None), binding)
+
+
+def _bind(rows: list[_Row], demand: Demand) -> Binding:
+    """Move the account that a warm conversation is bound to up to the front, unless there is a reason not to."""
+    affinity = demand.affinity
+    if affinity is None:
+        return "none"
+    if not affinity.warm:
+        return "cool"
+    place = next((place for place, row in enumerate(rows) if row[4] == affinity.account), None)
+    if place is None:
+        return "gone"
+    bound = rows[place]
+    if bound[0] > _LAST_RESORT // 2:
+        return "resting"
+    if place and bound[1] > rows[0][1] + demand.affinity_slack:
+        return "escaped"
+    rows.insert(0, rows.pop(place))
+    return "kept"
+
+
+def _resting(view: View, now: float) -> frozenset[str]:
+    """The accounts and providers of which something rests or is on trial."""
+    rests = view.rests
+    if not rests:
+        return frozenset()
+    return frozenset(scope[1] for scope, rest in rests.items() if rest.on_trial or now < rest.until)
 
 
 def _refusal(
-    view: View, account: AccountView, candidate: Candidate, demand: Demand, now: float
+    view: View, account: AccountView, candidate: Candidate, demand: Demand, now: float, now_ms: int
 ) -> tuple[str | None, float | None]:
-    """The reason that rules an account out, and when it ends; (None, None) when nothing does."""
+    """The reason that rules an account out, and in how many seconds it ends; (None, None) when nothing does."""
     if demand.dialect not in candidate.dialects:
         return "dialect", None
     if demand.only is not None and candidate.account != demand.only:
         return "pinned_elsewhere", None
     words = [
-        (rest.until if stands == "resting" else max(rest.until, now + TRIAL_S), rest.kind)
+        ((rest.until if stands == "resting" else max(rest.until, now + TRIAL_S)) - now, f"resting_{rest.kind}")
         for rest in _rests(view, candidate)
         if rest.on_providers_word and (stands := status(rest, now)) in ("resting", "trial")
     ]
+    spent = account.quota.refused
+    if spent is not None:
+        words.append(((spent.until_ms - now_ms) / 1000, spent.reason))
     if words:
-        until, kind = max(words)  # it is back when the last of them has ended
-        return f"resting_{kind}", until
+        wait_s, reason = max(words)  # it is back when the last of them has ended
+        return reason, wait_s
     if account.max_concurrency is not None and account.in_flight >= account.max_concurrency:
         return "max_concurrency", None
     return None, None
+
+
+def _lacks(candidate: Candidate, needs: Needs) -> str:
+    """What a candidate is known to lack, as a reason."""
+    lacks = sorted(needs.capabilities & candidate.lacks)
+    if lacks:
+        return f"lacks_{lacks[0]}"
+    context = candidate.limits.context
+    return "lacks_context" if context and needs.context_tokens > context else "lacks_output"
 
 
 def _guessed_bad(view: View, candidate: Candidate, now: float) -> bool:
@@ -128,8 +284,6 @@ def _guessed_bad(view: View, candidate: Candidate, now: float) -> bool:
 
 
 def _rests(view: View, candidate: Candidate) -> list[Rest]:
-    if not view.rests:
-        return []
     scopes = (
         provider_scope(candidate.provider),
         account_scope(candidate.account),

@@ -1,0 +1,386 @@
+"""What an account may still spend: all its windows, what is reserved for requests under way, and what that means.
+
+`Quota` is the one mutable thing here; it belongs to one account, reads no clock and keeps no money of its own: every
+instant is an argument, in wall-clock milliseconds. A request's spending is reserved, then settled exactly once.
+
+Only a provider's word, or a ceiling that the user enforces, rules an account out. Everything else is pressure: used
+share minus elapsed share of the tightest window, which orders accounts. Between changes it is a line over time, so that
+a decision reads two numbers for each account instead of asking all windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
+from eggpool.routing.windows import (
+    LARGEST,
+    LONGEST_MS,
+    NOTHING,
+    PLACES,
+    SHORTEST_MS,
+    Channel,
+    Drift,
+    Line,
+    Spending,
+    Window,
+    WindowState,
+)
+
+POLL_MS = 300_000  # how often a provider is asked, where the caller does not say
+MOST_WINDOWS = 64  # of one account: what a provider can make us remember
+_ABOUT = 0.25  # two windows are of about one length when they differ by less than this part
+_LONGEST_LINE_MS = 60_000  # a line holds for no longer, so that a clock that was set wrong is left soon
+_LENGTH_S = {
+    "minute": 60,
+    "hourly": 3600,
+    "five_hour": 5 * 3600,
+    "daily": 86_400,
+    "weekly": 7 * 86_400,
+    "monthly": 30 * 86_400,
+}
+_UNKNOWN_LENGTH_S = 30 * 86_400  # a balance that nobody refills by the clock
+
+
+class Reservation:
+    """What was set aside for one request; settled exactly once."""
+
+    __slots__ = ("amounts", "began_ms", "model", "open")
+
+    def __init__(self, estimate: Spending, began_ms: int, model: str | None) -> None:
+        self.amounts = estimate.amounts
+        self.began_ms = began_ms
+        self.model = model
+        self.open = True
+
+
+class QuotaRefusal(msgspec.Struct, frozen=True):
+    """Why an account is ruled out: `spent_WINDOW` by its provider's word, `ceiling_WINDOW` by the user's."""
+
+    reason: str
+    until_ms: int
+
+
+class WindowView(msgspec.Struct, frozen=True):
+    """One window as people see it. `used_share` and `pressure` are None while no limit is known."""
+
+    name: str
+    model: str | None
+    kind: WindowKind
+    unit: QuotaUnit
+    source: WindowSource
+    limit: int | None
+    enforce: bool
+    length_s: int
+    used_share: float | None
+    elapsed_share: float
+    pressure: float | None
+    starts_at_ms: int | None
+    resets_at_ms: int | None
+    full_at_ms: int | None  # when it will be full at the present pace, if that is before it resets
+    told_at_ms: int | None  # of the newest word about it
+    drift: Drift
+
+
+class QuotaSnapshot(msgspec.Struct, frozen=True):
+    """All windows of an account as they are kept over a restart. What was under way is in the books, not here."""
+
+    at_ms: int
+    windows: tuple[WindowState, ...] = ()
+
+
+_NONE = [0, 0, 0]
+
+
+class Quota:
+    """The windows of one account.
+
+    `value`, `slope` and `since_ms` are the pressure as a line: `value + slope x (now - since_ms)`, to be read after
+    `refresh`; `ratio` is the share that one unit of a further request takes in the tightest window and `place` which
+    of its amounts counts there, `exhausted_now` whether our own estimate says that nothing is left, `refused` what rules the account out.
+    """
+
+    __slots__ = (
+        "_model",
+        "_poll_ms",
+        "_reserved",
+        "_reserved_all",
+        "exhausted_now",
+        "per_model",
+        "place",
+        "ratio",
+        "refused",
+        "since_ms",
+        "slope",
+        "until_ms",
+        "value",
+        "windows",
+    )
+
+    def __init__(self, specs: Iterable[WindowSpec] = (), poll_ms: int = POLL_MS) -> None:
+        self._poll_ms = poll_ms
+        self._reserved_all = [0, 0, 0]
+        self._reserved: dict[str, list[int]] = {}  # by model, while something is under way
+        self.windows = [Window(spec) for spec in _without_replaced(specs)]
+        self._model: str | None = None  # that the line is about
+        self.per_model = False  # whether anything is known about single models
+        self.value = self.slope = self.ratio = 0.0
+        self.place = 0
+        self.exhausted_now = False
+        self.refused: QuotaRefusal | None = None
+        self.since_ms = self.until_ms = 0
+
+    # --- spending -----------------------------------------------------------------------------------------------
+
+    def reserve(self, estimate: Spending, now_ms: int, model: str | None = None) -> Reservation:
+        """Set aside what a request will probably cost; it counts as used until it is settled."""
+        reservation = Reservation(estimate, now_ms, model)
+        self._set_aside(reservation, 1)
+        return reservation
+
+    def settle(self, reservation: Reservation, spent: Spending, now_ms: int) -> None:
+        """A request has ended and cost `spent`. Raises RuntimeError when it was settled before."""
+        if not reservation.open:
+            raise RuntimeError("a reservation was settled twice")
+        reservation.open = False
+        self._set_aside(reservation, -1)
+        self.add(spent, reservation.began_ms, now_ms, reservation.model)
+
+    def release(self, reservation: Reservation, now_ms: int) -> None:
+        """A request has ended and cost nothing. Raises RuntimeError when it was settled before."""
+        self.settle(reservation, NOTHING, now_ms)
+
+    def add(self, spent: Spending, began_ms: int, now_ms: int, model: str | None = None) -> None:
+        """Count what was spent without a reservation: what the books hold from after a snapshot."""
+        amounts = spent.amounts
+        for window in self.windows:
+            if (window.model is None or window.model == model) and (amount := amounts[window.place]):
+                window.add(amount, began_ms, now_ms)
+        self.until_ms = 0
+
+    def reserved(self, unit: QuotaUnit, model: str | None = None) -> int:
+        """What is set aside now, for all requests or for those of one model."""
+        return self._aside(model)[PLACES[unit]]
+
+    def _aside(self, model: str | None) -> list[int]:
+        return self._reserved_all if model is None else self._reserved.get(model, _NONE)
+
+    def _set_aside(self, reservation: Reservation, sign: int) -> None:
+        """Add to what is reserved, or take away."""
+        places = [self._reserved_all]
+        if reservation.model is not None:
+            places.append(self._reserved.setdefault(reservation.model, [0, 0, 0]))
+        money, tokens, requests = reservation.amounts
+        for amounts in places:
+            amounts[0] += sign * money
+            amounts[1] += sign * tokens
+            amounts[2] += sign * requests
+        if reservation.model is not None and places[1] == _NONE:
+            del self._reserved[reservation.model]
+        self.until_ms = 0
+
+    # --- what is told -------------------------------------------------------------------------------------------
+
+    def learn(self, report: QuotaReport, now_ms: int, channel: Channel = "meter") -> None:
+        """Take in what a provider said. A window that nobody knew of comes into being; absurd values are bounded."""
+        window = self._told_window(report, now_ms)
+        if window is not None:
+            window.tell(report, channel, now_ms, self._poll_ms)
+            self.per_model = self.per_model or window.model is not None
+            self.until_ms = 0
+
+    def set_used(self, name: str, share: float, now_ms: int) -> bool:
+        """A person says how much of a window is used; that holds until it resets. False: there is no such window."""
+        windows = [one for one in self.windows if one.spec.name == name and one.model is None]
+        report = QuotaReport(name, now_ms, QuotaUnit.PERCENT, used_share=share, exhausted=False)
+        for window in windows:
+            window.tell(report, "hand", now_ms, self._poll_ms)
+        self.until_ms = 0
+        return bool(windows)
+
+    def _told_window(self, report: QuotaReport, now_ms: int) -> Window | None:
+        """The window that a report is about, made when there is none; None when there are too many already."""
+        key = (report.window, report.model, False)
+        known = next((one for one in self.windows if one.key == key), None)
+        spec = _spec_told(report, known.spec if known else None, now_ms)
+        if known is not None and known.spec == spec:
+            return known
+        window = Window(spec, report.model)
+        if known is not None:
+            known.move(now_ms)
+            if known.spec.unit is spec.unit and known.own:
+                window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+            self.windows[self.windows.index(known)] = window
+            return window
+        if len(self.windows) >= MOST_WINDOWS:
+            return None
+        if report.model is None:
+            self.windows = [one for one in self.windows if not _replaces(spec, one.spec)]
+        self.windows.append(window)
+        return window
+
+    # --- questions ----------------------------------------------------------------------------------------------
+
+    def refresh(self, now_ms: int, model: str | None = None) -> None:
+        """Bring the line and what stands beside it up to now. Cheap while `since_ms <= now_ms < until_ms`."""
+        if self.since_ms <= now_ms < self.until_ms and (not self.per_model or model == self._model):
+            return
+        until = now_ms + _LONGEST_LINE_MS
+        self.since_ms, self.value, self.slope, self.ratio = now_ms, 0.0, 0.0, 0.0
+        self._model, self.exhausted_now = model, False
+        refused: QuotaRefusal | None = None
+        top: Line | None = None
+        for window in self.windows:
+            if window.model is not None and window.model != model:
+                continue
+            reserved = self._aside(window.model)[window.place]
+            line = window.line(now_ms, reserved, self._poll_ms)
+            if window.told or window.spec.enforce:
+                refused = self._ruled_out(window, reserved, now_ms, refused)
+            if line is None:
+                continue
+            until = min(until, line.until_ms)
+            self.exhausted_now = self.exhausted_now or line.full
+            if top is None or line.value > top.value:
+                top = line
+                self.place = window.place
+        if top is not None:
+            self.value, self.slope, self.ratio = top.value, top.slope, top.ratio
+        if refused is not None:
+            until = min(until, refused.until_ms)
+        self.refused = refused
+        self.until_ms = max(until, now_ms + 1)
+
+    def _ruled_out(
+        self, window: Window, reserved: int, now_ms: int, before: QuotaRefusal | None
+    ) -> QuotaRefusal | None:
+        """What rules the account out with this window too: the later end counts."""
+        last = before
+        for reason, until_ms in (
+            ("spent", window.told_full_until(now_ms, self._poll_ms)),
+            ("ceiling", window.ceiling_until(now_ms, reserved, self._poll_ms)),
+        ):
+            if until_ms is not None and (last is None or until_ms > last.until_ms):
+                last = QuotaRefusal(f"{reason}_{window.spec.name}", until_ms)
+        return last
+
+    def pressure(self, now_ms: int, extra: Spending = NOTHING, model: str | None = None) -> float:
+        """How far the tightest window is ahead of its time after `extra`; 0 while no limit is known."""
+        self.refresh(now_ms, model)
+        return self.value + self.slope * (now_ms - self.since_ms) + extra.amounts[self.place] * self.ratio
+
+    def exhausted(self, now_ms: int, model: str | None = None) -> bool:
+        """Whether our own estimate says that nothing is left. It orders, it never refuses."""
+        self.refresh(now_ms, model)
+        return self.exhausted_now
+
+    def refusal(self, now_ms: int, model: str | None = None) -> QuotaRefusal | None:
+        """What rules the account out, and until when: the last of several ends."""
+        self.refresh(now_ms, model)
+        return self.refused
+
+    def view(self, now_ms: int) -> tuple[WindowView, ...]:
+        """All windows, for people."""
+        return tuple(self._view(window, now_ms) for window in self.windows)
+
+    def _view(self, window: Window, now_ms: int) -> WindowView:
+        window.move(now_ms)
+        spec = window.spec
+        reserved = self._aside(window.model)[window.place]
+        share = window.share(now_ms, reserved, self._poll_ms)
+        elapsed = window.elapsed(now_ms)
+        return WindowView(
+            name=spec.name,
+            model=window.model,
+            kind=spec.kind,
+            unit=spec.unit,
+            source=spec.source,
+            limit=window.limit,
+            enforce=spec.enforce,
+            length_s=window.length_ms // 1000,
+            used_share=share,
+            elapsed_share=elapsed,
+            pressure=None if share is None else share - elapsed,
+            starts_at_ms=window.starts_ms or None,
+            resets_at_ms=window.ends_ms or None,
+            full_at_ms=window.full_at(now_ms, reserved, self._poll_ms),
+            told_at_ms=max((one.at_ms for one in window.told.values()), default=None),
+            drift=window.drift,
+        )
+
+    # --- keeping ------------------------------------------------------------------------------------------------
+
+    def snapshot(self, now_ms: int) -> QuotaSnapshot:
+        """Everything that was finished and told until now, as values that JSON can carry."""
+        for window in self.windows:
+            window.move(now_ms)
+        return QuotaSnapshot(now_ms, tuple(window.state() for window in self.windows))
+
+    def restore(self, snapshot: QuotaSnapshot, now_ms: int) -> None:
+        """Take over a snapshot. Windows that the configuration has changed begin anew; learnt ones come back.
+
+        What was spent after `snapshot.at_ms` is then added with `add`, from the books.
+        """
+        known = {window.key: window for window in self.windows}
+        for state in snapshot.windows[:MOST_WINDOWS]:
+            kept = Window(state.spec, state.model)
+            window = known.get(kept.key)
+            if window is None and state.spec.source is WindowSource.PROVIDER:
+                self.windows = [one for one in self.windows if state.model or not _replaces(state.spec, one.spec)]
+                self.windows.append(kept)
+                window = kept
+            if window is not None and _same_make(window.spec, state.spec):
+                window.resume(state)
+                window.move(now_ms)
+                self.per_model = self.per_model or window.model is not None
+        self.until_ms = 0
+
+
+def _without_replaced(specs: Iterable[WindowSpec]) -> list[WindowSpec]:
+    """Without the assumed windows in whose place better known ones stand."""
+    everything = list(specs)
+    return [one for one in everything if not any(_replaces(other, one) for other in everything)]
+
+
+def _replaces(better: WindowSpec, assumed: WindowSpec) -> bool:
+    if assumed.source is not WindowSource.ASSUMED or better.source is WindowSource.ASSUMED or assumed.enforce:
+        return False
+    return abs(better.length_s - assumed.length_s) <= _ABOUT * assumed.length_s
+
+
+def _same_make(one: WindowSpec, other: WindowSpec) -> bool:
+    return (one.kind, one.unit, one.every, one.length_s) == (other.kind, other.unit, other.every, other.length_s)
+
+
+def _spec_told(report: QuotaReport, known: WindowSpec | None, now_ms: int) -> WindowSpec:
+    """What a window is, after a report: as it is known, where the report does not say otherwise."""
+    kind, length_s = report.kind, _length_told(report)
+    if known is None:
+        reset_s = ((report.resets_at_ms or 0) - now_ms) // 1000
+        length_s = length_s or _LENGTH_S.get(report.window) or (reset_s if reset_s > 0 else _UNKNOWN_LENGTH_S)
+        if kind is None:
+            kind = WindowKind.BLOCK if report.resets_at_ms is not None else WindowKind.ROLLING
+        return WindowSpec(
+            name=report.window,
+            kind=kind,
+            unit=report.unit,
+            limit=report.limit if report.limit is None else min(max(report.limit, 0), LARGEST),
+            length_s=min(max(length_s, SHORTEST_MS // 1000), LONGEST_MS // 1000),
+            source=WindowSource.PROVIDER,
+        )
+    spec = known
+    if kind is not None and kind is not spec.kind:
+        spec = msgspec.structs.replace(spec, kind=kind, every=None)
+    if length_s is not None and spec.every is None and abs(length_s - spec.length_s) > _ABOUT * spec.length_s:
+        spec = msgspec.structs.replace(spec, length_s=length_s)
+    if spec.source is WindowSource.ASSUMED and report.unit not in (spec.unit, QuotaUnit.PERCENT):
+        spec = msgspec.structs.replace(spec, unit=report.unit, limit=None)
+    return spec
+
+
+def _length_told(report: QuotaReport) -> int | None:
+    """The length in a report, None when it does not say or cannot be true."""
+    length_s = report.length_s
+    return length_s if length_s is not None and SHORTEST_MS <= length_s * 1000 <= LONGEST_MS else None
