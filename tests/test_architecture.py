@@ -20,7 +20,14 @@ LAYERS: list[set[str]] = [
     {"web", "control"},
     {"cli", "demo", "scripted", "__main__"},
 ]
-ALSO = {("domain", "errors"), ("routing", "config"), ("cli", "demo"), ("demo", "scripted"), ("__main__", "cli")}
+ALSO = {
+    ("domain", "errors"),
+    ("routing", "config"),
+    ("config", "presets"),
+    ("cli", "demo"),
+    ("demo", "scripted"),
+    ("__main__", "cli"),
+}
 
 PURE = {"errors", "domain", "config", "wire", "routing", "pricing", "presets"}
 IMPURE_MODULES = {

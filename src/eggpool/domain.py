@@ -16,6 +16,15 @@ AccountLabel = NewType("AccountLabel", str)
 """`provider/name`: unique in a configuration, shown to users, safe to log."""
 
 
+Billing = Literal["plan", "metered"]
+"""How an account is paid for: prepaid, or for each token."""
+
+MeterName = Literal[
+    "opencode-go", "zai", "kimi", "moonshot", "minimax", "synthetic", "chutes", "nano-gpt", "openrouter", "deepseek"
+]
+"""The usage endpoints that can be read, by the provider whose they are."""
+
+
 class Dialect(enum.StrEnum):
     """The three request languages. The values are what the books and the pages show."""
 

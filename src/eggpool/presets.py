@@ -7,10 +7,13 @@ returns is what a person would write under `[providers.<id>]`.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
+from eggpool.domain import Billing, MeterName
 from eggpool.errors import ConfigError
 
 Status = Literal["verified", "experimental", "unverified"]
@@ -44,6 +47,10 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     responses_path: str | None = None
     recommended: bool = False
     notes: str = ""
+    also_at: tuple[str, ...] = ()  # further base URLs of the same accounts
+    billing: Billing = "metered"
+    meter: MeterName | None = None
+    windows: tuple[dict[str, object], ...] = ()  # as `windows` of a provider; all that the plan is limited by
 
     def table(self, base_url: str | None = None) -> dict[str, object]:
         """The provider table for a configuration, with what differs from the defaults only."""
@@ -66,6 +73,28 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.headers:
             found["headers"] = [{"name": name, "value": value} for name, value in self.headers.items()]
         return found
+
+
+def preset_of(catalogue: Mapping[str, Preset], provider: str, base_url: str) -> Preset | None:
+    """What the catalogue knows of a provider, by its address or else by its id.
+
+    An id alone tells as long as the address is not that of another one: a person may reach a known provider by way of
+    a proxy of theirs.
+    """
+    wanted = _address(base_url)
+    for preset in catalogue.values():
+        if preset.base_url and wanted in (_address(url) for url in (preset.base_url, *preset.also_at)):
+            return preset
+    return catalogue.get(provider)
+
+
+def _address(url: str) -> tuple[str, str]:
+    """What makes two base URLs the same: host with port, and path."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ("", url)
+    return (parts.netloc.lower(), parts.path.rstrip("/"))
 
 
 def read(text: str) -> dict[str, Preset]:

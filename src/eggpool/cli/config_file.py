@@ -16,10 +16,12 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from eggpool import presets
 from eggpool.cli.certificates import certificate_problems
 from eggpool.cli.location import absolute, config_path, state_path
 from eggpool.config import edit
@@ -77,12 +79,18 @@ def read(path: Path, environ: Mapping[str, str], *, upstream_keys: bool = True) 
             run_command=run_command,
             upstream_keys=upstream_keys,
             further=further,
+            catalogue=catalogue(),
         )
     except ConfigError as error:
         raise ConfigError((*problems, *error.problems), source=str(path)) from None
     if problems:
         raise ConfigError(problems, source=str(path))
     return loaded
+
+
+def catalogue() -> dict[str, presets.Preset]:
+    """The bundled catalogue of providers, by id."""
+    return presets.read((resources.files("eggpool") / "data" / "providers.toml").read_text(encoding="utf-8"))
 
 
 def read_text(path: Path, *, without: str | None = None) -> str:

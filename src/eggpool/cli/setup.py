@@ -6,7 +6,6 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -122,7 +121,7 @@ def connect(
     """Add an account at the provider ID; `connect list` shows the known ones."""
     if key_env is not None and not _is_variable_name(key_env, os.environ):
         raise click.UsageError("--key-env takes the name of a variable, not the key itself.")
-    catalogue = presets.read((resources.files("eggpool") / "data" / "providers.toml").read_text(encoding="utf-8"))
+    catalogue = config_file.catalogue()
     path = config_file.locate(option, os.environ)
     if provider == "list":
         _list_providers(catalogue, path)

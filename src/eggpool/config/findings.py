@@ -35,6 +35,10 @@ class Findings:
         """A problem when it is grave, else a warning."""
         (self.problem if grave else self.warning)(place, sentence)
 
+    def faulty(self, place: str) -> bool:
+        """Whether a problem was found at a place or below it."""
+        return any(line.startswith((place + ":", place + ".", place + "[")) for line in self.problems)
+
     def places(self, place: str, count: int) -> list[str]:
         """The places of the `count` usable entries of the list at `place`."""
         found: list[str] = []

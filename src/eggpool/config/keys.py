@@ -11,15 +11,23 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from eggpool.config.schema import ACCOUNT_NAME_PATTERN, KEY_HASH_PATTERN, PROVIDER_ID_PATTERN, Secret, Section
+from eggpool.config.schema import (
+    ACCOUNT_NAME_PATTERN,
+    KEY_HASH_PATTERN,
+    PROVIDER_ID_PATTERN,
+    TIME_OF_DAY_PATTERN,
+    Secret,
+    Section,
+)
 
-Holds = Literal["value", "section", "sections", "named"]
-"""A plain value, a table, an array of tables, or a table of named tables."""
+Holds = Literal["value", "section", "sections", "named", "lists"]
+"""A plain value, a table, an array of tables, a table of named tables, or a table of named lists of text."""
 
 PATTERN_WORDS = {
     PROVIDER_ID_PATTERN: "at most 64 letters, digits, '-' and '_', beginning with a letter or digit",
     ACCOUNT_NAME_PATTERN: "a name without white space and '/', of at most 64 characters",
     KEY_HASH_PATTERN: "'sha256:' and 64 hexadecimal digits",
+    TIME_OF_DAY_PATTERN: 'a time of day such as "08:30"',
     "^/": "a path that begins with '/'",
 }
 
@@ -153,6 +161,8 @@ def _holds(hint: Any) -> tuple[Holds, type[Section] | None]:
         return "sections", arguments[0]
     if origin is dict and _is_section(arguments[1]):
         return "named", arguments[1]
+    if origin is dict and get_origin(arguments[1]) is tuple:
+        return "lists", None
     return "value", None
 
 

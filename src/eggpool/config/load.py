@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from eggpool import presets
 from eggpool.config.addresses import base_url, data_file, file_path, outbound_url, repeats_version
+from eggpool.config.chains import check_chains
 from eggpool.config.credentials import Credentials, RunCommand
 from eggpool.config.findings import Findings, at, shown
 from eggpool.config.keys import PATTERN_WORDS
+from eggpool.config.quota import ProviderQuota
 from eggpool.config.schema import (
     PROVIDER_ID_PATTERN,
     Account,
@@ -59,6 +62,8 @@ _MANAGED = frozenset(
 _OURS = ("x-proxy-", "x-eggpool-")
 
 
+NO_CATALOGUE: Mapping[str, presets.Preset] = {}
+
 Further = Callable[[Config], Iterable[str]]
 """Problems of a configuration that only its reader can find: prices, files; each begins with its place."""
 
@@ -78,15 +83,23 @@ def load(
     run_command: RunCommand | None = None,
     upstream_keys: bool = True,
     further: Further | None = None,
+    catalogue: Mapping[str, presets.Preset] = NO_CATALOGUE,
 ) -> Loaded:
     """The configuration that a TOML text describes.
 
     Relative paths begin at `folder`. `upstream_keys` false leaves out what only calls to providers need: variables may
-    be unset and no command is run. `further` finds problems of which this package knows nothing. Raises ConfigError
-    with one line for each problem, each beginning with its place.
+    be unset and no command is run. `further` finds problems of which this package knows nothing. `catalogue` has what
+    is known of providers by their ids: their quota windows, how they are paid, and where they tell what is left.
+    Raises ConfigError with one line for each problem, each beginning with its place.
     """
     return settle(
-        parse(text), environ, folder=folder, run_command=run_command, upstream_keys=upstream_keys, further=further
+        parse(text),
+        environ,
+        folder=folder,
+        run_command=run_command,
+        upstream_keys=upstream_keys,
+        further=further,
+        catalogue=catalogue,
     )
 
 
@@ -114,11 +127,12 @@ def settle(
     run_command: RunCommand | None = None,
     upstream_keys: bool = True,
     further: Further | None = None,
+    catalogue: Mapping[str, presets.Preset] = NO_CATALOGUE,
 ) -> Loaded:
     """As `load`, from tables that have been parsed."""
     findings = Findings()
     credentials = Credentials(environ, run_command, findings, upstream=upstream_keys)
-    settling = _Settling(environ, folder, credentials, findings)
+    settling = _Settling(environ, folder, credentials, catalogue, findings)
     config = settling.config(tables)
     if further is not None:
         findings.problems += further(config)
@@ -130,10 +144,18 @@ def settle(
 class _Settling:
     """One pass over a configuration whose keys have been read one by one."""
 
-    def __init__(self, environ: Mapping[str, str], folder: str, credentials: Credentials, findings: Findings) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        folder: str,
+        credentials: Credentials,
+        catalogue: Mapping[str, presets.Preset],
+        findings: Findings,
+    ) -> None:
         self._environ = environ
         self._folder = folder
         self._credentials = credentials
+        self._catalogue = catalogue
         self._findings = findings
 
     def config(self, tables: Mapping[str, object]) -> Config:
@@ -155,6 +177,7 @@ class _Settling:
             database=replace(read.database, path=path or data_file("usage.sqlite3", self._folder, self._environ)),
             dashboard=replace(read.dashboard, themes_dir=self._file(read.dashboard.themes_dir, "dashboard.themes_dir")),
         )
+        check_chains(config.models.aliases, "models.aliases", self._findings)
         self._check_clients(config)
         self._check_networks(config.security.trusted_proxies)
         self._check_overrides(config.model_overrides, "model_overrides")
@@ -218,6 +241,8 @@ class _Settling:
         self._check_overrides(provider.model_overrides, at(place, "model_overrides"), provider)
         auth_header = self._auth_header(provider.auth, at(place, "auth"))
         headers = self._headers(provider, auth_header, place)
+        preset = presets.preset_of(self._catalogue, name, url)
+        quota = ProviderQuota(provider, place, config.limits, preset, self._findings)
         names: set[str] = set()
         variables: set[str] = set()
         accounts: list[Account] = []
@@ -229,7 +254,7 @@ class _Settling:
                 if account.api_key_env in variables:
                     self._findings.warning(at(here, "api_key_env"), "another account of this provider has the same key")
                 variables.add(account.api_key_env)
-            accounts.append(self._account(account, here, provider, proxies))
+            accounts.append(quota.of(self._account(account, here, provider, proxies), here))
         if provider.enabled and not placed:
             self._findings.warning(place, "has no accounts")
         return replace(

@@ -27,6 +27,17 @@ _EXAMPLES: dict[str, object] = {
     "account.proxy_url": "socks5://127.0.0.1:1080",
     "account.proxy_url_env": "OFFICE_PROXY_URL",
     "account.max_concurrency": 4,
+    "account.five_hour_offset_microdollars": 0,
+    "account.weekly_offset_microdollars": 0,
+    "account.monthly_offset_microdollars": 0,
+    "account.billing": "plan",
+    "account.meter": "opencode-go",
+    "account.meter_interval_s": 120.0,
+    "account.organisation": "opencode-go",
+    "provider.billing": "plan",
+    "provider.meter": "opencode-go",
+    "provider.organisation": "opencode-go",
+    "models.aliases": {"fast": ("glm-5.3", "kimi-k3")},
 }
 """What is shown for a key without a default."""
 
@@ -66,6 +77,14 @@ _EXAMPLE_REST = """\
 # max_context_tokens = 200000
 # input_price_per_1k = "$3 / 1M"
 # output_price_per_1k = "$15 / 1M"
+
+# A quota window of each account of a provider, or with [[...accounts.windows]] below an account of that account:
+# [[providers.opencode-go.windows]]
+# name = "daily"
+# kind = "anchored"
+# every = "day"
+# at = "00:00"
+# limit_requests = 1000
 
 # A caller with a key of its own; the hash is "sha256:" and the SHA-256 of the key in hexadecimal digits:
 # [[clients]]
@@ -167,6 +186,8 @@ def _title(parent: str, key: Key) -> str:
 def _values(key: Key) -> str:
     if key.section is not None:
         return {"section": "a table", "sections": "an array of tables", "named": "named tables"}.get(key.holds, "")
+    if key.holds == "lists":
+        return "a table of lists of text"
     return _cell(expected(key.type))
 
 
@@ -196,6 +217,8 @@ def _commented(section: type[Section], place: str, given: frozenset[str] = froze
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_toml(entry)}" for name, entry in value.items()) + " }" if value else "{}"
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
     return json.dumps(value) if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from eggpool.domain import AccountLabel, Dialect
+from eggpool.domain import AccountLabel, Billing, Dialect, MeterName, WindowSpec
 
 UNUSED: dict[str, Any] = {"unused": True}
 
@@ -26,10 +26,13 @@ PROTOCOL_DIALECTS: dict[str, Dialect] = {
     "responses": Dialect.RESPONSES,
 }
 
+MeterChoice = Literal[MeterName, False]
+
 # \Z and not $, which would let a trailing line end through.
 KEY_PATTERN = r"^[A-Za-z0-9_-]{8,512}\Z"
 PROVIDER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z"
 ACCOUNT_NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f\ud800-\udfff]{1,64}\Z"
+TIME_OF_DAY_PATTERN = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]\Z"
 KEY_HASH_PATTERN = r"^sha256:[0-9a-f]{64}\Z"
 
 Seconds = Annotated[float, Meta(gt=0)]
@@ -149,6 +152,12 @@ class Models(Section, frozen=True, kw_only=True):
     collapse_models: Annotated[bool, Meta(description="One entry for each model instead of one for each provider.")] = (
         False
     )
+    aliases: Annotated[
+        dict[str, tuple[str, ...]], Meta(description="Names for a model, or for models to be tried in this order.")
+    ] = {}
+    claude_aliases: Annotated[
+        bool, Meta(description="List each model under a name that begins with claude, too.", extra=UNUSED)
+    ] = False
 
 
 class Routing(Section, frozen=True, kw_only=True):
@@ -156,13 +165,21 @@ class Routing(Section, frozen=True, kw_only=True):
 
     strategy: Annotated[Literal["quota_fair"], Meta(description="The only strategy.")] = "quota_fair"
     deadline_s: Annotated[Seconds, Meta(description="Longest time a request may take to find an answer.")] = 540.0
-    max_wait_ms: Annotated[int, Meta(ge=0, description="Wait for a free account.", extra=UNUSED)] = 0
+    max_wait_ms: Annotated[
+        int, Meta(ge=0, description="How long a request may wait when every account rests or is full; 0 answers 429.")
+    ] = 0
     max_retries_before_stream: Annotated[
         int, Meta(ge=0, description="Most further accounts tried; 0 tries all that there are.")
     ] = 0
-    affinity: Annotated[bool, Meta(description="Keep a conversation on its account.", extra=UNUSED)] = True
-    affinity_slack: Annotated[float, Meta(ge=0, description="How much worse that account may be.", extra=UNUSED)] = 0.3
-    affinity_ttl_s: Annotated[int, Meta(gt=0, description="How long that holds.", extra=UNUSED)] = 300
+    affinity: Annotated[bool, Meta(description="Keep a conversation on its account, where its prompt is cached.")] = (
+        True
+    )
+    affinity_slack: Annotated[
+        float, Meta(ge=0, description="By how much that account's score may be worse than the best one's.")
+    ] = 0.3
+    affinity_ttl_s: Annotated[
+        int, Meta(gt=0, description="How long after its last request a conversation is kept there.")
+    ] = 300
     near_tie_epsilon: Annotated[float, Meta(ge=0, description="Of old files.", extra=UNUSED)] = 0.1
     unknown_request_reservation_microdollars: Annotated[
         MicroDollars, Meta(description="Of old files.", extra=UNUSED)
@@ -174,12 +191,63 @@ class Routing(Section, frozen=True, kw_only=True):
 
 
 class QuotaLimits(Section, frozen=True, kw_only=True):
-    """What an account may spend in a window, where no provider tells; orders accounts."""
+    """What an account may spend in a window where nobody knows better; a guess, which orders accounts."""
 
-    five_hour_microdollars: Annotated[int | None, Meta(gt=0, description="In five hours.", extra=UNUSED)] = 12_000_000
-    weekly_microdollars: Annotated[int | None, Meta(gt=0, description="In seven days.", extra=UNUSED)] = 30_000_000
-    monthly_microdollars: Annotated[int | None, Meta(gt=0, description="In thirty days.", extra=UNUSED)] = 60_000_000
-    enforce: Annotated[bool, Meta(description="Refuse beyond these limits.", extra=UNUSED)] = False
+    five_hour_microdollars: Annotated[int, Meta(ge=0, description="In any five hours; 0 sets no limit.")] = 12_000_000
+    weekly_microdollars: Annotated[int, Meta(ge=0, description="In any seven days; 0 sets no limit.")] = 30_000_000
+    monthly_microdollars: Annotated[int, Meta(ge=0, description="In any thirty days; 0 sets no limit.")] = 60_000_000
+    enforce: Annotated[
+        bool, Meta(description="Refuse beyond these limits, in place of what is known of a provider's own.")
+    ] = False
+    offset_five_hour_microdollars: Annotated[MicroDollars, Meta(description="Spent outside the pool.")] = 0
+    offset_weekly_microdollars: Annotated[MicroDollars, Meta(description="Spent outside the pool.")] = 0
+    offset_monthly_microdollars: Annotated[MicroDollars, Meta(description="Spent outside the pool.")] = 0
+
+
+class OwnLimits(Section, frozen=True, kw_only=True):
+    """What an account may spend in place of [limits] and of what is known of its provider; orders accounts."""
+
+    five_hour_microdollars: Annotated[int | None, Meta(ge=0, description="In five hours; 0 sets no limit.")] = None
+    weekly_microdollars: Annotated[int | None, Meta(ge=0, description="In a week; 0 sets no limit.")] = None
+    monthly_microdollars: Annotated[int | None, Meta(ge=0, description="In a month; 0 sets no limit.")] = None
+    enforce: Annotated[bool | None, Meta(description="Refuse beyond these limits.")] = None
+    offset_five_hour_microdollars: Annotated[int | None, Meta(ge=0, description="Spent outside the pool.")] = None
+    offset_weekly_microdollars: Annotated[int | None, Meta(ge=0, description="Spent outside the pool.")] = None
+    offset_monthly_microdollars: Annotated[int | None, Meta(ge=0, description="Spent outside the pool.")] = None
+
+
+class Window(Section, frozen=True, kw_only=True):
+    """A quota window. It has exactly one of limit_microdollars, limit_tokens, limit_requests and percent = true."""
+
+    name: Annotated[
+        str, Meta(pattern=ACCOUNT_NAME_PATTERN, description="Unique there; five_hour, weekly, monthly where it is one.")
+    ]
+    kind: Annotated[
+        Literal["rolling", "block", "anchored"],
+        Meta(description="The last hours; hours that begin at the first use; or from a fixed time on."),
+    ]
+    length: Annotated[str | int | None, Meta(description='Of a rolling window or a block: "5h", "7d", or seconds.')] = (
+        None
+    )
+    every: Annotated[Literal["day", "week", "month"] | None, Meta(description="How often an anchored one begins.")] = (
+        None
+    )
+    weekday: Annotated[
+        Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"] | None,
+        Meta(description="When a week begins; by default on Monday."),
+    ] = None
+    day: Annotated[
+        int | None, Meta(ge=1, le=31, description="When a month begins, or on its last day; by default on the first.")
+    ] = None
+    at: Annotated[
+        str | None, Meta(pattern=TIME_OF_DAY_PATTERN, description="When that day begins, UTC; by default 00:00.")
+    ] = None
+    limit_microdollars: Annotated[int | None, Meta(gt=0, description="Money.")] = None
+    limit_tokens: Annotated[int | None, Meta(gt=0, description="Tokens, input and output.")] = None
+    limit_requests: Annotated[int | None, Meta(gt=0, description="Requests.")] = None
+    percent: Annotated[bool, Meta(description="Only the provider knows the limit, and tells a share.")] = False
+    offset: Annotated[int, Meta(ge=0, description="Used outside the pool, in the unit of the limit.")] = 0
+    enforce: Annotated[bool, Meta(description="Refuse beyond the limit.")] = False
 
 
 class Dashboard(Section, frozen=True, kw_only=True):
@@ -290,15 +358,36 @@ class Account(Section, frozen=True, kw_only=True):
     proxy: Annotated[str | None, Meta(description="Name of a table under [proxies].")] = None
     proxy_url: Annotated[Secret | None, Meta(description="Outbound proxy URL.")] = None
     proxy_url_env: Annotated[str | None, Meta(description="Environment variable with it.")] = None
-    limits: Annotated[QuotaLimits | None, Meta(description="Its own [limits].", extra=UNUSED)] = None
-    five_hour_offset_microdollars: Annotated[MicroDollars, Meta(description="Spent elsewhere.", extra=UNUSED)] = 0
-    weekly_offset_microdollars: Annotated[MicroDollars, Meta(description="Spent elsewhere.", extra=UNUSED)] = 0
-    monthly_offset_microdollars: Annotated[MicroDollars, Meta(description="Spent elsewhere.", extra=UNUSED)] = 0
+    limits: Annotated[OwnLimits | None, Meta(description="Its own [limits].")] = None
+    windows: Annotated[tuple[Window, ...], Meta(description="Its own quota windows.")] = ()
+    five_hour_offset_microdollars: Annotated[
+        int | None, Meta(ge=0, description="Spent outside the pool in the last five hours.")
+    ] = None
+    weekly_offset_microdollars: Annotated[
+        int | None, Meta(ge=0, description="Spent outside the pool in the last week.")
+    ] = None
+    monthly_offset_microdollars: Annotated[
+        int | None, Meta(ge=0, description="Spent outside the pool in the last month.")
+    ] = None
     max_concurrency: Annotated[int | None, Meta(gt=0, description="Most requests at once.")] = None
-    billing: Annotated[Literal["plan", "metered"], Meta(description="Prepaid, or paid per token.", extra=UNUSED)] = (
-        "metered"
-    )
+    billing: Annotated[
+        Billing | None,
+        Meta(description="Prepaid, or paid per token; by default as its provider."),
+    ] = None
+    meter: Annotated[
+        MeterChoice | None,
+        Meta(description="Usage endpoint to ask, false for none; by default as its provider."),
+    ] = None
+    meter_interval_s: Annotated[
+        float | None,
+        Meta(ge=10, description="How often it is asked; by default as its provider."),
+    ] = None
+    organisation: Annotated[
+        str | None,
+        Meta(min_length=1, description="Where signed and encrypted content belongs; by default as its provider."),
+    ] = None
 
+    quota: tuple[WindowSpec, ...] = ()  # all its windows, wherever they were written; set by the loader
     outbound: Secret | None = None  # the proxy URL that holds, wherever it was written; set by the loader
 
 
@@ -323,7 +412,19 @@ class Provider(Section, frozen=True, kw_only=True):
     headers: Annotated[tuple[StaticHeader, ...], Meta(description="Headers added to each request.")] = ()
     verify: Annotated[Verify, Meta(description="How it is checked.")] = Verify()
     model_overrides: Annotated[dict[str, ModelOverride], Meta(description="By model name.")] = {}
-    limits: Annotated[QuotaLimits | None, Meta(description="Its own [limits].", extra=UNUSED)] = None
+    limits: Annotated[OwnLimits | None, Meta(description="The [limits] of its accounts.")] = None
+    windows: Annotated[tuple[Window, ...], Meta(description="The quota windows of each of its accounts.")] = ()
+    billing: Annotated[
+        Billing | None, Meta(description="Prepaid, or paid per token; by default as the catalogue says, else metered.")
+    ] = None
+    meter: Annotated[
+        MeterChoice | None,
+        Meta(description="Usage endpoint to ask, false for none; by default as the catalogue says."),
+    ] = None
+    meter_interval_s: Annotated[float, Meta(ge=10, description="How often each account's usage is asked for.")] = 120.0
+    organisation: Annotated[
+        str | None, Meta(min_length=1, description="Where signed and encrypted content belongs; by default its id.")
+    ] = None
     connect_timeout_s: Annotated[float | None, Meta(gt=0, description="Its own value for the key of [upstream].")] = (
         None
     )

@@ -105,6 +105,21 @@ def read_named(
     return found
 
 
+def read_lists(table: object, findings: Findings, *, place: str) -> dict[str, tuple[str, ...]]:
+    """A table of lists of text, by name; a single text stands for a list of one. Faulty entries are left out."""
+    if not isinstance(table, Mapping):
+        findings.problem(place, f"expected a table, got {_got(table)}")
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in table.items():
+        entries = [value] if isinstance(value, str) else value
+        if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
+            found[name] = tuple(entries)
+        else:
+            findings.problem(at(place, name), f"expected text or a list of text, got {_got(value)}")
+    return found
+
+
 def _value(key: Key, value: object, place: str, trail: tuple[str, ...], findings: Findings) -> object:
     if key.section is not None:
         if key.holds == "section":
@@ -113,6 +128,8 @@ def _value(key: Key, value: object, place: str, trail: tuple[str, ...], findings
         if key.holds == "sections":
             return tuple(entry for _, entry in read_list(key.section, value, findings, place=place, trail=trail))
         return read_named(key.section, value, findings, place=place, trail=trail)
+    if key.holds == "lists":
+        return read_lists(value, findings, place=place)
     converted = _convert(key, value)
     if converted is _NOTHING:
         findings.problem(
