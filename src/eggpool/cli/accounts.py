@@ -1,4 +1,4 @@
-"""The commands `accounts ...`: what the configuration says of them, how they stand, and what is done to them by hand."""
+"""The commands `accounts ...`: what the configuration says of them, how they stand, what is done to them by hand."""
 
 from __future__ import annotations
 
@@ -17,39 +17,30 @@ from eggpool.engine.insight import AccountStatus, PoolStatus, Rested, WindowStat
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST_REST_S = 31 * 86_400
 
-_DURATION = re.compile(r"(\d{1,9})([smhd])")
+_DURATION = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?) ?%", re.ASCII)
 _LONGEST_REST = "31 days"
 
 
-class Duration(click.ParamType):
-    """A length of time such as 90s, 10m, 2h or 1d12h; its value is in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The seconds."""
-        text = str(value)
-        parts = _DURATION.findall(text)
-        if not parts or "".join(number + unit for number, unit in parts) != text or not text.isascii():
-            self.fail("A duration is written like 90s, 10m, 2h or 1d12h.", param, ctx)
-        seconds = sum(int(number) * SECONDS[unit] for number, unit in parts)
-        if not 1 <= seconds <= LONGEST_REST_S:
-            self.fail(f"A rest lasts from a second to {_LONGEST_REST}.", param, ctx)
-        return seconds
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """The seconds of a length of time such as 90s, 10m, 2h or 1d12h."""
+    if value is None:
+        return None
+    parts = _DURATION.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise click.BadParameter("A duration is written like 90s, 10m, 2h or 1d12h.", ctx, param)
+    seconds = sum(int(number) * SECONDS[unit] for number, unit in parts)
+    if not 1 <= seconds <= LONGEST_REST_S:
+        raise click.BadParameter(f"A rest lasts from a second to {_LONGEST_REST}.", ctx, param)
+    return seconds
 
 
-class Share(click.ParamType):
-    """How much of something is used, such as 43%; its value is 0.43."""
-
-    name = "share"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The share, from 0 to 1."""
-        found = _SHARE.fullmatch(str(value))
-        if found is None or float(found[1]) > 100:
-            self.fail("It is written as a percentage from 0% to 100%, such as 43%.", param, ctx)
-        return float(found[1]) / 100
+def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """How much of something is used: 0.43 for "43%"."""
+    found = _SHARE.fullmatch(value)
+    if found is None or float(found[1]) > 100:
+        raise click.BadParameter("It is written as a percentage from 0% to 100%, such as 43%.", ctx, param)
+    return float(found[1]) / 100
 
 
 @click.group("accounts", invoke_without_command=True)
@@ -96,7 +87,7 @@ def show_status(option: str | None, *, as_json: bool) -> None:
 
 @accounts.command("rest")
 @click.argument("name")
-@click.option("--for", "for_s", type=Duration(), metavar="DURATION", help="How long, such as 10m or 2h.")
+@click.option("--for", "for_s", callback=_seconds, metavar="DURATION", help="How long, such as 10m or 2h.")
 @click.pass_obj
 def rest(option: str | None, name: str, *, for_s: int | None) -> None:
     """Let the account (or provider) NAME take no requests, until it is woken or the time is over."""
@@ -114,8 +105,10 @@ def wake(option: str | None, name: str) -> None:
     if not told.woken:
         click.echo(f"Nothing of {told.name} rested.")
     for one in told.woken:
-        what = "" if one.scope == "account" else f" ({one.scope} {one.name})"
-        click.echo(f"Woken: {told.name}{what}, which rested on {WORDS[one.word]}{_kind(one.kind)}.")
+        whose = one.account or f"the provider {one.name}"
+        model = f" for {one.name}" if one.scope == "model" else ""
+        why = "by hand" if one.word == "user" else f"on {WORDS[one.word]} ({one.kind})"
+        click.echo(f"Woken: {whose}, which rested{model} {why}.")
     for one in told.still:
         click.echo(f"Its provider still rests: {rest_words(one)}. `eggpool accounts wake {one.name}/` ends that.")
 
@@ -123,7 +116,7 @@ def wake(option: str | None, name: str) -> None:
 @accounts.command("set-used")
 @click.argument("name")
 @click.argument("window")
-@click.argument("share", type=Share(), metavar="SHARE")
+@click.argument("share", callback=_share, metavar="SHARE")
 @click.pass_obj
 def set_used(option: str | None, name: str, window: str, share: float) -> None:
     """Say how far WINDOW of the account NAME is used in truth, such as 43%; that holds until the window resets."""
@@ -155,10 +148,6 @@ def _window(window: WindowStatus, now_ms: int) -> str:
     resets = "" if window.resets_at_ms is None else f", resets {clock_time(window.resets_at_ms, now_ms)}"
     full = "" if window.full_at_ms is None else f", full {clock_time(window.full_at_ms, now_ms)}"
     return f"{used}{resets}{full}"
-
-
-def _kind(kind: str) -> str:
-    return "" if kind == "by_hand" else f" ({kind})"
 
 
 def _key_source(account: Account) -> str:

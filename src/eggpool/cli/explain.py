@@ -35,12 +35,12 @@ def explain(option: str | None, *, model: str, conversation: str | None, dialect
         click.echo(f"A request for {told.model} ({told.dialect.value}) would go to {told.would_go_to} now.")
     if told.candidates:
         click.echo("\nIn this order:")
-        rows = [(str(one.place), one.account, one.model, _why(one.why)) for one in told.candidates]
-        table(("", "ACCOUNT", "MODEL", "WHY"), rows)
+        tried = [(str(one.place), one.account, one.model, _why(one.why)) for one in told.candidates]
+        table(("", "ACCOUNT", "MODEL", "WHY"), tried)
     if told.refused:
         click.echo("\nNot at all:")
-        rows = [(one.account, one.reason, _until(one.until_ms, one.left_s, told.now_ms)) for one in told.refused]
-        table(("ACCOUNT", "REASON", "UNTIL"), rows)
+        refused = [(one.account, one.reason, _until(one.until_ms, one.left_s, told.now_ms)) for one in told.refused]
+        table(("ACCOUNT", "REASON", "UNTIL"), refused)
 
 
 def _until(until_ms: int | None, left_s: float | None, now_ms: int) -> str:

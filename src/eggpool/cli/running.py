@@ -17,7 +17,7 @@ from eggpool.engine.insight import RestStatus
 
 T = TypeVar("T")
 
-WORDS = {"provider": "its provider's word", "guess": "our guess", "user": "the user's word"}
+WORDS = {"provider": "its provider's word", "guess": "our guess"}
 
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 

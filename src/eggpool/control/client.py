@@ -34,7 +34,7 @@ def ask(database: Path, request: Request, expected: type[T], *, limit_s: float =
             raise ServerUnreachable(answer.error.message)
         raise CommandRefused(answer.error.message, reason=answer.error.code)
     try:
-        return msgspec.json.decode(answer.result or b"null", type=expected)
+        return msgspec.json.decode(answer.result, type=expected)
     except msgspec.DecodeError:
         raise ServerUnreachable("The server's answer is not understood; is it of the same version?") from None
 

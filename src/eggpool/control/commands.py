@@ -27,7 +27,7 @@ def perform(runtime: Runtime, request: Request) -> object:
         case SetUsed(name=name, window=window):
             named = by_hand.find(pool.config, name)
             raise CommandRefused(
-                f"The server keeps no window '{window}' of {named.shown}, so there is nothing to set.",
+                f"The server keeps no window '{window}' of {named.account or name}, so there is nothing to set.",
                 reason="unknown_window",
             )
         case _:

@@ -63,10 +63,10 @@ class Fault(msgspec.Struct, frozen=True):
     message: str
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line from the server; the result is left as it is until it is known what was asked."""
+class Answer(msgspec.Struct, frozen=True):
+    """One line from the server; the result is left as it is, and is empty where there is none."""
 
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw()
     error: Fault | None = None
 
 
@@ -83,12 +83,12 @@ def read_request(line: bytes) -> Request:
 
 def write_result(result: object) -> bytes:
     """The line that answers."""
-    return msgspec.json.encode(Answer(result=msgspec.Raw(msgspec.json.encode(result)))) + b"\n"
+    return msgspec.json.encode({"result": result}) + b"\n"
 
 
 def write_fault(code: str, message: str) -> bytes:
     """The line that says why there is no answer."""
-    return msgspec.json.encode(Answer(error=Fault(code, message))) + b"\n"
+    return msgspec.json.encode({"error": Fault(code, message)}) + b"\n"
 
 
 def read_answer(line: bytes) -> Answer:

@@ -24,11 +24,6 @@ class Named(msgspec.Struct, frozen=True):
     account: AccountLabel | None = None
 
     @property
-    def shown(self) -> str:
-        """The name in full."""
-        return self.account or self.provider
-
-    @property
     def scope(self) -> ScopeKey:
         """What rests when this does."""
         return account_scope(self.account) if self.account else provider_scope(self.provider)
@@ -67,9 +62,9 @@ def rest(pool: Pool, name: str, for_s: float | None) -> Rested:
     No rest is longer than 31 days. Raises what `find` raises.
     """
     named = find(pool.config, name)
-    began = pool.resting_scopes.rest_by_hand(named.scope, LONGEST_S if for_s is None else for_s, named.account)
+    began = pool.resting_scopes.rest_by_hand(named.scope, LONGEST_S if for_s is None else for_s)
     left_s = began.until - pool.clock.now()
-    return Rested(named.shown, pool.clock.wall_ms() + round(left_s * 1000), round(left_s, 3))
+    return Rested(named.account or name, pool.clock.wall_ms() + round(left_s * 1000), round(left_s, 3))
 
 
 def wake(pool: Pool, name: str) -> Woken:
@@ -80,9 +75,9 @@ def wake(pool: Pool, name: str) -> Woken:
     named = find(pool.config, name)
     scopes = [scope for scope in pool.rests if _belongs(scope, named)]
     woken = tuple(rest_status(pool, scope) for scope in scopes)
-    pool.resting_scopes.wake(scopes, named.account)
+    pool.resting_scopes.wake(scopes)
     above = provider_scope(named.provider)
-    return Woken(named.shown, woken, (rest_status(pool, above),) if above in pool.rests else ())
+    return Woken(named.account or name, woken, (rest_status(pool, above),) if above in pool.rests else ())
 
 
 def _belongs(scope: ScopeKey, named: Named) -> bool:

@@ -141,6 +141,11 @@ class Exchange:
         return self._booking.status
 
     @property
+    def decision(self) -> str:
+        """Why this account, so far: compact JSON, as it will stand in the books."""
+        return self._booking.decision()
+
+    @property
     def streams(self) -> bool:
         """Whether the client waits for a stream in its own dialect."""
         return self._inbound.surface.answers and self._inbound.streams

@@ -38,7 +38,7 @@ def explain(pool: Pool, model: str, dialect: Dialect | None = None, conversation
             PassedOver(one.account, one.reason, one.until_at_ms, _left_s(one.until_at_ms, now_ms))
             for one in sorted(planned.refused, key=lambda refusal: refusal.account)
         ),
-        retry_after_s=planned.retry_after_s,
+        retry_after_s=None if planned.retry_after_s is None else round(planned.retry_after_s, 3),
     )
 
 

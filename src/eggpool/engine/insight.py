@@ -23,6 +23,7 @@ class RestStatus(msgspec.Struct, frozen=True):
 
     scope: Literal["model", "account", "provider"]
     name: str  # the model, the account's label, or the provider's id
+    account: AccountLabel | None  # None when the provider rests
     kind: str  # "by_hand", or a kind of routing/verdict.py
     word: Word
     state: Literal["resting", "due", "trial"]
@@ -107,7 +108,7 @@ class Explanation(msgspec.Struct, frozen=True):
 class Rested(msgspec.Struct, frozen=True):
     """What was put to rest by hand."""
 
-    name: str  # the account's label, or the provider's id
+    name: str  # the account's label, or the provider as it was asked for
     until_ms: int
     left_s: float
 
@@ -115,6 +116,6 @@ class Rested(msgspec.Struct, frozen=True):
 class Woken(msgspec.Struct, frozen=True):
     """What was woken by hand, and what still keeps the account from work: the rest of its provider."""
 
-    name: str
+    name: str  # the account's label, or the provider as it was asked for
     woken: tuple[RestStatus, ...]
     still: tuple[RestStatus, ...]

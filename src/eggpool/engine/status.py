@@ -70,6 +70,7 @@ def rest_status(pool: Pool, scope: ScopeKey) -> RestStatus:
     return RestStatus(
         scope="model" if kind == "model" else "account" if kind == "account" else "provider",
         name=scope[-1],
+        account=None if kind == "provider" else AccountLabel(scope[1]),
         kind=rest.kind,
         word=_word(rest),
         state="trial" if stands == "trial" else "resting" if stands == "resting" else "due",
