@@ -4,6 +4,9 @@
     ├── ConfigError              the user's configuration; carries every problem found
     ├── StartError               the process cannot start (port in use, folder not writable ...)
     ├── StoreError               the database (locked for good, corrupt, newer than the program ...)
+    ├── ServerUnreachable        a command needs the running server, which does not answer
+    │   └── NotRunning           there is none
+    ├── CommandRefused           the running server will not do what a command asks
     ├── RequestRefused           the caller's request; never the pool's or a provider's fault
     │   ├── BadRequest           400  malformed or missing
     │   ├── Unauthorized         401  no valid client key
@@ -67,6 +70,30 @@ class StoreError(EggPoolError):
     """The database cannot be used."""
 
     code = "store_error"
+
+
+class ServerUnreachable(EggPoolError):
+    """The running server cannot be asked, or does not answer as it should."""
+
+    fault = "operator"
+    code = "server_unreachable"
+
+
+class NotRunning(ServerUnreachable):
+    """No server runs with this configuration."""
+
+    code = "not_running"
+
+
+class CommandRefused(EggPoolError):
+    """The running server understood a command and will not do it; `reason` is its machine-readable code."""
+
+    fault = "client"
+    code = "command_refused"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RequestRefused(EggPoolError):

@@ -14,7 +14,7 @@ from typing import cast
 import click
 
 from eggpool.cli.main import COMMANDS, INTERRUPTED, complain, failed, overview
-from eggpool.errors import ConfigError, EggPoolError, UpstreamError
+from eggpool.errors import ConfigError, EggPoolError, ServerUnreachable, UpstreamError
 
 NOT_SO = 1
 WRONG_USE = 2
@@ -23,6 +23,7 @@ UNREACHABLE = 3
 EXIT_CODES: tuple[tuple[type[EggPoolError], int], ...] = (
     (ConfigError, WRONG_USE),
     (UpstreamError, UNREACHABLE),
+    (ServerUnreachable, UNREACHABLE),
     (EggPoolError, NOT_SO),
 )
 """The first kind that an error belongs to gives the exit code."""

@@ -11,9 +11,9 @@ from eggpool.cli.main import INTERRUPTED
 
 EXITS = {
     0: "Done. For `serve` and `demo` also: stopped by Ctrl-C or SIGTERM once they listened, which is a clean end.",
-    NOT_SO: "It is not so, or cannot be done: no key to print, a port in use, a file that cannot be written.",
+    NOT_SO: "It is not so, or cannot be done: no key to print, no such account, a port in use, nothing that runs.",
     WRONG_USE: "Wrong use, or a configuration that cannot be used; each problem is told.",
-    UNREACHABLE: "A provider cannot be reached.",
+    UNREACHABLE: "The running server, or a provider, cannot be reached.",
     INTERRUPTED: "Interrupted by Ctrl-C; of `serve` and `demo`, before they listened.",
 }
 """What each exit code means."""

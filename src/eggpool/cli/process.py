@@ -12,6 +12,7 @@ import click
 from eggpool import __version__, logs
 from eggpool.cli import config_file
 from eggpool.config.schema import Config
+from eggpool.control.server import open_control
 from eggpool.engine import runtime
 from eggpool.store import db
 from eggpool.web.app import make_app
@@ -43,7 +44,7 @@ def serve(context: click.Context) -> None:
             _log.warning("no account is set up; add one with: eggpool connect PROVIDER --key-env NAME")
         await asyncio.Event().wait()
 
-    runtime.run(runtime.serve(config, make_app, attend))
+    runtime.run(runtime.serve(config, make_app, attend, open_control))
 
 
 @click.command()

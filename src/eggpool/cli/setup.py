@@ -1,4 +1,4 @@
-"""Commands around the configuration: check it, write one, add accounts, keys, help and version."""
+"""Commands around the configuration: check it, write one, add an account, keys, help and version."""
 
 from __future__ import annotations
 
@@ -155,31 +155,6 @@ def connect(
     return None
 
 
-@click.group("accounts", invoke_without_command=True)
-@click.pass_context
-def accounts(context: click.Context) -> None:
-    """The accounts of the configuration."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
-
-
-@accounts.command("list")
-@click.pass_obj
-def list_accounts(option: str | None) -> None:
-    """List the accounts and where their keys come from."""
-    path = config_file.locate(option, os.environ)
-    config = config_file.read(path, os.environ, upstream_keys=False).config
-    found = [(account, provider) for provider in config.providers.values() for account in provider.accounts]
-    if not found:
-        click.echo("No configured accounts. Run `eggpool connect` to add one.")
-        return
-    click.echo("Configured accounts:")
-    for account, provider in found:
-        source = "no key needed" if provider.auth.mode == "none" else _key_source(account)
-        click.echo(f"  {account.label}  {source}{'' if account.enabled else '  (disabled)'}")
-    click.echo(f"Total: {len(found)} account{'' if len(found) == 1 else 's'}")
-
-
 @click.command("help")
 @click.argument("command", nargs=-1)
 @click.pass_context
@@ -279,15 +254,3 @@ def _list_providers(catalogue: dict[str, presets.Preset], path: Path) -> None:
     click.echo()
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
     click.echo("  ".join(f"{mark} {status}" for status, mark in MARKS.items()) + "  * recommended")
-
-
-def _key_source(account: Account) -> str:
-    """Where a key comes from; of a key in the file no more than its ends."""
-    if account.api_key_env:
-        return f"env:{account.api_key_env}" if account.api_key_env.isupper() else "env:****"
-    if account.api_key_command:
-        return "command"
-    if account.api_key is None:
-        return "unset"
-    key = account.api_key.reveal()
-    return f"{key[:4]}...{key[-4:]}" if len(key) >= 24 else "****"

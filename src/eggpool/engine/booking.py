@@ -177,12 +177,13 @@ class Booking:
                 bytes_received=self._body_bytes,
                 bytes_emitted=self.emitted_bytes,
                 upstream_request_id=last.upstream_request_id if last else None,
-                decision=self._decision(),
+                decision=self.decision(),
             ),
             self._records,
         )
 
-    def _decision(self) -> str:
+    def decision(self) -> str:
+        """Who was considered, refused and tried so far, as compact JSON."""
         refused: dict[str, int] = {}
         for refusal in self._refused:
             refused[refusal.reason] = refused.get(refusal.reason, 0) + 1

@@ -26,7 +26,6 @@ from eggpool.errors import (
     CannotServe,
     DeadlinePassed,
     EggPoolError,
-    NoAccount,
     NotFound,
     RequestRefused,
     StreamCut,
@@ -142,6 +141,11 @@ class Exchange:
         return self._booking.status
 
     @property
+    def decision(self) -> str:
+        """Why this account, so far: compact JSON, as it will stand in the books."""
+        return self._booking.decision()
+
+    @property
     def streams(self) -> bool:
         """Whether the client waits for a stream in its own dialect."""
         return self._inbound.surface.answers and self._inbound.streams
@@ -222,7 +226,7 @@ class Exchange:
 
     async def _walk(self) -> Head:
         """Try one account after the other until one answers."""
-        offer = self._offer()
+        offer = self._pool.offer_of(self._inbound.model)
         ceiling = self._dispatcher.config.routing.max_retries_before_stream
         tried: set[AccountLabel] = set()
         failure: _Failure | None = None
@@ -245,22 +249,6 @@ class Exchange:
         if failure is None:
             raise _nothing_to_try(self._inbound, planned, offer)
         return self._pass_on(failure, planned)
-
-    def _offer(self) -> Offer:
-        """The accounts that have what is asked for. Raises NoAccount or NotFound."""
-        model = self._inbound.model
-        if not self._pool.accounts:
-            raise NoAccount("No account is set up; add one with: eggpool connect PROVIDER --key-env NAME")
-        if model is None:
-            return self._pool.everyone()
-        offer = self._pool.catalog.resolve(model)
-        if offer is None:
-            near = self._pool.catalog.near(model)
-            hint = f" Near it: {', '.join(near)}." if near else " GET /v1/models lists what there is."
-            raise NotFound(
-                f"The model {model} is not served by any account.{hint}", param="model", code="model_not_found"
-            )
-        return offer
 
     def _plan(self, offer: Offer, tried: set[AccountLabel]) -> Plan:
         """The order in which to try those that were not tried yet, as things stand now."""

@@ -15,6 +15,7 @@ from eggpool.domain import AccountLabel
 from eggpool.engine.clock import Clock
 from eggpool.engine.prices import price_table
 from eggpool.engine.rests import Rests
+from eggpool.errors import NoAccount, NotFound
 from eggpool.routing import catalog as catalogs
 from eggpool.routing import health
 from eggpool.routing.catalog import AccountModels, Candidate, Catalog, Offer
@@ -184,6 +185,24 @@ class Pool:
                 for account in self.accounts.values()
             ),
         )
+
+    def offer_of(self, model: str | None) -> Offer:
+        """The accounts that have what a request asks for; all of them when it names no model.
+
+        Raises NoAccount, or NotFound with near names for a model that nobody serves.
+        """
+        if not self.accounts:
+            raise NoAccount("No account is set up; add one with: eggpool connect PROVIDER --key-env NAME")
+        if model is None:
+            return self.everyone()
+        offer = self.catalog.resolve(model)
+        if offer is None:
+            near = self.catalog.near(model)
+            hint = f" Near it: {', '.join(near)}." if near else " GET /v1/models lists what there is."
+            raise NotFound(
+                f"The model {model} is not served by any account.{hint}", param="model", code="model_not_found"
+            )
+        return offer
 
     def lease(self, choice: Choice) -> Lease:
         """Take the account of a choice; the caller settles the lease, whatever happens."""

@@ -81,6 +81,24 @@ class Rests:
             self._forget_oldest()
         return length
 
+    def rest_by_hand(self, scope: ScopeKey, length_s: float) -> Rest:
+        """Put an account or a provider to rest because the user says so, until that is over or the user wakes it."""
+        now = self._clock.now()
+        after = self.states[scope] = health.by_hand(self.states.get(scope), length_s, now)
+        length_s = after.until - now
+        self._keep(scope, after, length_s)
+        self._tell("account_resting", _account(scope), after, f"{_words(scope)} rests for {length_s:.0f} s: by hand.")
+        return after
+
+    def wake(self, scopes: Iterable[ScopeKey]) -> None:
+        """End the rests of scopes because the user says so, whoever began them."""
+        for scope in scopes:
+            before = self.states.get(scope)
+            if before is not None:
+                self._forget(scope)
+                detail = f"{_words(scope)} was woken by hand from its rest: {before.kind}."
+                self._tell("account_woken", _account(scope), before, detail)
+
     def restore(self, state: Mapping[str, str]) -> None:
         """Take over what the last process wrote down, but for what is over by now or cannot be read."""
         now, now_ms = self._clock.now(), self._clock.wall_ms()
@@ -116,10 +134,10 @@ class Rests:
         for scope in sorted(self.states, key=lambda one: self.states[one].until)[: MOST_RESTS // 2]:
             self._forget(scope)
 
-    def _tell(self, kind: str, account: AccountLabel, rest: Rest, detail: str) -> None:
+    def _tell(self, kind: str, account: AccountLabel | None, rest: Rest, detail: str) -> None:
         if rest.kind in UNTOLD:
             return
-        _log.info("%s: %s", account, detail)
+        _log.info("%s: %s", account or "provider", detail)
         self._ledger.event(EventRecord(self._clock.wall_ms(), kind, detail, account))
 
 
@@ -129,4 +147,8 @@ def _key(scope: ScopeKey) -> str:
 
 def _words(scope: ScopeKey) -> str:
     kind, *names = scope
-    return f"The {kind}" if kind != "model" else f"The model {names[1]}"
+    return f"The {kind}" if kind == "account" else f"The {kind} {names[-1]}"
+
+
+def _account(scope: ScopeKey) -> AccountLabel | None:
+    return None if scope[0] == "provider" else AccountLabel(scope[1])

@@ -1,6 +1,7 @@
 """The composition root: what a running pool consists of, opened in order and closed in reverse.
 
-Knows the web only as the function that it is given, which makes the ASGI application out of what has been opened.
+Knows the web only as the function that it is given, which makes the ASGI application out of what has been opened; the
+control socket likewise, as the function that opens it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Runtime:
     def __init__(self, config: Config, database: Database, clock: Clock) -> None:
         self.config = config
         self.clock = clock
+        self.started = clock.now()
         self.database = database
         self.ledger = Ledger(database)
         self.pool = Pool(config, self.ledger, clock)
@@ -84,16 +86,21 @@ class Runtime:
         await self._server.start()
 
 
+OpenControl = Callable[[Runtime], AbstractAsyncContextManager[None]]
+
+
 @asynccontextmanager
 async def open_runtime(
     config: Config,
     make_app: Callable[[Runtime], App],
     *,
+    open_control: OpenControl | None = None,
     clock: Clock | None = None,
     stop_now: asyncio.Event | None = None,
 ) -> AsyncIterator[Runtime]:
     """A running pool: books, accounts, jobs, server. At exit, running requests have the grace time to end.
 
+    `open_control` opens what the command line talks to; it answers until the last request has ended.
     `stop_now` ends that grace early. Raises StartError or StoreError when something cannot be opened.
     """
     if config.database.path is None:
@@ -117,6 +124,8 @@ async def open_runtime(
         await runtime.load()
         await runtime.start(make_app(runtime))
         await stack.enter_async_context(_background(runtime))
+        if open_control is not None:
+            await stack.enter_async_context(open_control(runtime))
         stack.push_async_callback(_drain, runtime, stop_now)
         yield runtime
 
@@ -129,7 +138,10 @@ def access_log(config: Config) -> AccessLog | None:
 
 
 async def serve(
-    config: Config, make_app: Callable[[Runtime], App], attend: Callable[[Runtime], Coroutine[Any, Any, None]]
+    config: Config,
+    make_app: Callable[[Runtime], App],
+    attend: Callable[[Runtime], Coroutine[Any, Any, None]],
+    open_control: OpenControl | None = None,
 ) -> None:
     """Run a pool until SIGTERM or SIGINT. `attend` runs while it listens; when that returns, the pool ends too.
 
@@ -148,7 +160,7 @@ async def serve(
         loop.add_signal_handler(number, signalled)
     tune_process()
     try:
-        async with open_runtime(config, make_app, stop_now=stop_now) as runtime:
+        async with open_runtime(config, make_app, open_control=open_control, stop_now=stop_now) as runtime:
             gc.freeze()  # what stands now stays: the collector need not look at it again
             await _unless(stop, attend(runtime))
             if stop.is_set() and runtime.pool.in_flight:

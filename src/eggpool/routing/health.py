@@ -4,7 +4,8 @@ A scope is a model at an account, an account, or a provider. It is well (no Rest
 nobody has tried yet) or on trial (one request is trying). Times are monotonic seconds given by the caller, and so is
 the jitter; nothing here reads a clock.
 
-A rest on a provider's word refuses; a rest on our own guess only puts the account last.
+A rest on a provider's word refuses; a rest on our own guess only puts the account last. The user's word refuses too,
+and nothing that happens meanwhile changes it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ LONGEST_GUESS_S = 300.0  # before jitter, which adds a tenth at most
 LONGEST_TOLD_S = 31 * 24 * 3600.0  # the longest window that any provider counts in
 SHORTEST_TOLD_S = 1.0
 
+BY_HAND = "by_hand"
+"""The kind of a rest that the user asked for; the others are kinds of `routing.verdict`."""
+
 
 class Rest(msgspec.Struct, frozen=True):
     """Why and until when a scope rests."""
 
-    kind: str  # a kind of routing/verdict.py
+    kind: str  # BY_HAND, or a kind of routing/verdict.py
     until: float
     on_providers_word: bool
     failures: int  # in a row; doubles the next guess
@@ -101,8 +105,17 @@ def step(rest: Rest | None, event: Event, now: float) -> Rest | None:
             assert_never(event)
 
 
+def by_hand(rest: Rest | None, length_s: float, now: float) -> Rest:
+    """The state after the user put a scope to rest; a provider's word that lasts longer than that keeps its end."""
+    length = min(max(length_s, SHORTEST_TOLD_S), LONGEST_TOLD_S)
+    told = rest.until if rest is not None and rest.on_providers_word and rest.kind != BY_HAND else now
+    return Rest(BY_HAND, max(now + length, told), on_providers_word=True, failures=0, since=now)
+
+
 def _after_failure(rest: Rest | None, event: Failed, now: float) -> Rest:
     resting = rest if rest is not None and now < rest.until else None
+    if resting is not None and resting.kind == BY_HAND:
+        return resting
     if resting is not None and resting.on_providers_word and not event.on_providers_word:
         # What a provider said holds: a guess neither shortens it nor makes it refuse for longer.
         return msgspec.structs.replace(resting, on_trial=False)

@@ -14,6 +14,7 @@ from eggpool.errors import EggPoolError, MethodNotAllowed, NotFound
 from eggpool.web.access import Access
 from eggpool.web.data_plane import DataPlane
 from eggpool.web.health import HealthApi
+from eggpool.web.insight_api import InsightApi
 from eggpool.web.models_api import ModelsApi, is_models
 from eggpool.web.replies import dialect_of, send_error, send_json
 from eggpool.web.stats_api import StatsApi
@@ -69,6 +70,7 @@ class Routes:
         self._health = HealthApi(runtime.pool, runtime.database)
         self._ledger, self._clock = runtime.ledger, runtime.clock
         statistics = StatsApi(runtime.database, runtime.clock)
+        insight = InsightApi(runtime)
         self._open: dict[str, Callable[[], Answer]] = {
             "/v1/healthz": self._health.live,
             "/v1/readyz": self._health.ready,
@@ -76,6 +78,8 @@ class Routes:
         self._json: dict[str, JsonReader] = {
             "/api/stats/summary": statistics.summary,
             "/api/events": statistics.events,
+            "/api/status": insight.status,
+            "/api/explain": insight.explain,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ from eggpool.errors import (
     UpgradeRequired,
 )
 from eggpool.logs import AccessLog
-from eggpool.web import surfaces
+from eggpool.web import decision, surfaces
 from eggpool.web.access import Access
 from eggpool.web.delivery import Delivery
 from eggpool.web.replies import Headers, dialect_of, send_error
@@ -93,6 +93,8 @@ class DataPlane:
                 self._dispatcher.refused(inbound, error)
             tries = exchange.attempts if exchange else 0
             own.append((b"x-proxy-attempt-count", b"%d" % tries))
+            if exchange is not None:
+                own += decision.header(exchange, headers)
             if not await upload.discard(self._max_body_bytes):
                 own.append((b"connection", b"close"))
             await send_error(send, dialect_of(path, headers), error, request_id=request_id, headers=own)

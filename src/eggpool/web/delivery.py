@@ -12,6 +12,7 @@ from eggpool.engine.dispatch import Exchange
 from eggpool.engine.inbound import Head
 from eggpool.engine.server import Message, Scope, Send, connection_of
 from eggpool.errors import CannotServe, RequestRefused, StreamCut
+from eggpool.web import decision
 from eggpool.web.replies import Headers
 from eggpool.wire.dialects import Codec
 
@@ -25,6 +26,7 @@ class Delivery:
     """
 
     __slots__ = (
+        "_asked",
         "_codec",
         "_connection",
         "_early",
@@ -43,6 +45,7 @@ class Delivery:
         self, exchange: Exchange, scope: Scope, send: Send, own: Headers, codec: Codec, quiet_s: float
     ) -> None:
         self._exchange = exchange
+        self._asked: Headers = scope["headers"]
         self._connection = connection_of(scope)
         self._send = send
         self._own = own
@@ -93,6 +96,7 @@ class Delivery:
             self._own.append((b"x-proxy-attempt-count", b"%d" % exchange.attempts))
             if exchange.account is not None:
                 self._own.append((b"x-eggpool-account", exchange.account.encode("utf-8", "replace")))
+            self._own += decision.header(exchange, self._asked)
             await send({"type": "http.response.start", "status": head.status, "headers": head.headers + self._own})
         while piece := await exchange.read():
             self._last = self._loop.time()

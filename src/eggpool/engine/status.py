@@ -1,0 +1,112 @@
+"""How the running pool stands, as values for people and programs. Reads, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from eggpool import __version__
+from eggpool.config.schema import Account
+from eggpool.domain import AccountLabel, provider_of
+from eggpool.engine.insight import AccountState, AccountStatus, PoolStatus, RestStatus, Word
+from eggpool.engine.pool import Pool
+from eggpool.engine.runtime import Runtime
+from eggpool.routing import health
+from eggpool.routing.health import BY_HAND, Rest, ScopeKey
+
+MOST_RESTS_SHOWN = 20  # of one account: callers name the models, so there could be any number
+
+
+def pool_status(runtime: Runtime) -> PoolStatus:
+    """The server and all accounts of its configuration, those that are switched off too."""
+    pool, clock = runtime.pool, runtime.clock
+    now_ms, uptime_s = clock.wall_ms(), clock.now() - runtime.started
+    return PoolStatus(
+        version=__version__,
+        pid=os.getpid(),
+        url=runtime.url,
+        started_at_ms=now_ms - round(uptime_s * 1000),
+        uptime_s=round(uptime_s, 3),
+        now_ms=now_ms,
+        database=str(runtime.database.path),
+        books_lag_ms=runtime.database.lag_ms,
+        ready=pool.ready,
+        in_flight=pool.in_flight,
+        models=len(pool.catalog.offers),
+        accounts=accounts(pool),
+    )
+
+
+def accounts(pool: Pool) -> tuple[AccountStatus, ...]:
+    """Every account of the configuration, in its order."""
+    by_account: dict[AccountLabel, list[RestStatus]] = {}
+    by_provider: dict[str, RestStatus] = {}
+    for scope in pool.rests:
+        shown = rest_status(pool, scope)
+        if shown.scope == "provider":
+            by_provider[shown.name] = shown
+        else:
+            by_account.setdefault(AccountLabel(scope[1]), []).append(shown)
+    return tuple(
+        _account(
+            pool,
+            account,
+            enabled=provider.enabled and account.enabled,
+            rests=[
+                *([by_provider[provider.id]] if provider.id in by_provider else []),
+                *sorted(by_account.get(account.label, ()), key=lambda rest: (rest.scope, -rest.left_s, rest.name)),
+            ],
+        )
+        for provider in pool.config.providers.values()
+        for account in provider.accounts
+    )
+
+
+def rest_status(pool: Pool, scope: ScopeKey) -> RestStatus:
+    """One rest of those that the pool knows."""
+    rest, now, kind = pool.rests[scope], pool.clock.now(), scope[0]
+    left_s = max(0.0, rest.until - now)
+    stands = health.status(rest, now)
+    return RestStatus(
+        scope="model" if kind == "model" else "account" if kind == "account" else "provider",
+        name=scope[-1],
+        account=None if kind == "provider" else AccountLabel(scope[1]),
+        kind=rest.kind,
+        word=_word(rest),
+        state="trial" if stands == "trial" else "resting" if stands == "resting" else "due",
+        until_ms=pool.clock.wall_ms() + round((rest.until - now) * 1000),
+        left_s=round(left_s, 3),
+        failures=rest.failures,
+    )
+
+
+def _account(pool: Pool, account: Account, *, enabled: bool, rests: list[RestStatus]) -> AccountStatus:
+    live, clock = pool.accounts.get(account.label), pool.clock
+    used = live is not None and live.last_used > 0
+    return AccountStatus(
+        account=account.label,
+        provider=provider_of(account.label),
+        enabled=enabled,
+        state=_state(rests) if enabled else "disabled",
+        in_flight=live.in_flight if live else 0,
+        max_concurrency=account.max_concurrency,
+        last_used_ms=clock.wall_ms() - round((clock.now() - live.last_used) * 1000) if live and used else None,
+        rests=tuple(rests[:MOST_RESTS_SHOWN]),
+        more_rests=max(0, len(rests) - MOST_RESTS_SHOWN),
+    )
+
+
+def _state(rests: Iterable[RestStatus]) -> AccountState:
+    """How an account stands as a whole; what rests of its models only concerns requests for those."""
+    whole = [rest for rest in rests if rest.scope != "model" and rest.state != "due"]
+    if any(rest.word != "guess" and rest.state == "resting" for rest in whole):
+        return "resting"
+    if any(rest.state == "trial" for rest in whole):
+        return "on_trial"
+    return "last_resort" if whole else "ready"
+
+
+def _word(rest: Rest) -> Word:
+    if rest.kind == BY_HAND:
+        return "user"
+    return "provider" if rest.on_providers_word else "guess"
