@@ -188,7 +188,7 @@ def books(folder: Path) -> tuple[RequestRow, ...]:
     conn = file.open_reader(folder / "usage.sqlite3", busy_timeout_ms=1000)
     try:
         assert conn.execute("SELECT COUNT(*) FROM begun").fetchone()[0] == 0
-        return recent_requests(conn, 10_000)
+        return recent_requests(conn, 1000)
     finally:
         conn.close()
 
@@ -245,7 +245,7 @@ async def no_longer_listens(url: str) -> None:
 async def serving(folder: Path, **environ: str) -> AsyncIterator[tuple[Program, str, aiohttp.ClientSession]]:
     """A pool that is ready, where it listens, and a client for it."""
     async with (
-        program(folder, "serve", **environ) as running,
+        program(folder, "serve", before=(), largest_file=None, **environ) as running,
         aiohttp.ClientSession(headers=BEARER) as http,
     ):
         url = await running.url()
