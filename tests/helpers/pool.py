@@ -161,13 +161,16 @@ class RunningPool:
 
 
 @asynccontextmanager
-async def running_pool(config: Config, clock: Clock | None = None, *, lists: bool = True) -> AsyncIterator[RunningPool]:
+async def running_pool(
+    config: Config, clock: Clock | None = None, *, lists: bool = True, loud: str | None = None
+) -> AsyncIterator[RunningPool]:
     """Start a pool, wait for its model lists (unless `lists` is False), and stop it at the end.
 
-    Afterwards no lease is held, no task and no socket is left that was not there before, and no defect was logged.
+    Afterwards no lease is held, no task and no socket is left that was not there before, and no defect was logged;
+    with `loud`, errors with these words were, and no others.
     """
     before, sockets = asyncio.all_tasks(), _sockets()
-    with _no_defects_logged():
+    with _no_defects_logged(loud):
         async with open_runtime(config, make_app, clock=clock) as runtime, aiohttp.ClientSession() as http:
             pool = RunningPool(runtime, http)
             if config.models.startup_refresh and lists:
@@ -213,14 +216,16 @@ class _Defects(logging.Handler):
 
 
 @contextmanager
-def _no_defects_logged() -> Iterator[None]:
+def _no_defects_logged(loud: str | None) -> Iterator[None]:
     handler = _Defects()
     logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-    assert not handler.lines, "\n".join(handler.lines)
+    expected = [line for line in handler.lines if loud is not None and loud in line]
+    assert handler.lines == expected, "\n".join(handler.lines)
+    assert expected or loud is None
 
 
 def _sockets() -> set[str]:

@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,19 @@ class Program:
         """Send a signal to this process."""
         self.process.send_signal(number)
 
-    async def ended(self) -> int:
-        """Its exit code; it must have kept the secrets and shown no traceback and no defect."""
+    async def ended(self, loud: str | None = None) -> int:
+        """Its exit code; it must have kept the secrets and shown no traceback and no defect.
+
+        With `loud`, errors with these words are in its log, and no others.
+        """
         code = await self.process.wait()
         await asyncio.gather(*self._readers)
         said = self.stdout + self.stderr
         assert "Traceback" not in said, said
         assert "Warning" not in said, said
-        assert " ERROR " not in said, said
+        errors = [line for line in said.splitlines() if " ERROR " in line]
+        assert errors == [line for line in errors if loud is not None and loud in line], said
+        assert errors or loud is None, said
         for secret in SECRETS:
             assert secret not in said
         return code
@@ -100,12 +106,24 @@ class Program:
 
 
 @asynccontextmanager
-async def program(folder: Path, *words: str, **environ: str) -> AsyncIterator[Program]:
-    """`eggpool` with these arguments, in a home of its own."""
+async def program(
+    folder: Path, *words: str, before: Sequence[str] = (), largest_file: int | None = None, **environ: str
+) -> AsyncIterator[Program]:
+    """`eggpool` with these arguments, in a home of its own.
+
+    `before` are the words of a command that starts it; no file can grow beyond `largest_file` bytes.
+    """
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "PYTHONPATH")}
     scratch = folder / "tmp"
     scratch.mkdir(exist_ok=True)
+
+    def limit() -> None:
+        if largest_file is not None:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
+
     process = await asyncio.create_subprocess_exec(
+        *before,
         sys.executable,
         "-W",
         "default::ResourceWarning",
@@ -117,6 +135,7 @@ async def program(folder: Path, *words: str, **environ: str) -> AsyncIterator[Pr
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=None if largest_file is None else limit,
     )
     running = Program(process)
     try:
@@ -125,19 +144,36 @@ async def program(folder: Path, *words: str, **environ: str) -> AsyncIterator[Pr
         await running.aclose()
 
 
-async def ends(folder: Path, *words: str, **environ: str) -> tuple[int, str, str]:
+async def ends(
+    folder: Path, *words: str, before: Sequence[str] = (), largest_file: int | None = None, **environ: str
+) -> tuple[int, str, str]:
     """A command that ends by itself: its exit code, standard output and standard error."""
-    async with program(folder, *words, **environ) as running:
+    async with program(folder, *words, before=before, largest_file=largest_file, **environ) as running:
         return await running.ended(), running.stdout, running.stderr
 
 
-def configure(folder: Path, at: ScriptedProvider | None = None, *, key: str | None = CLIENT_KEY, **server: Any) -> Path:
+def one_sentence(stderr: str) -> str:
+    """The one line of an error."""
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def configure(
+    folder: Path,
+    at: ScriptedProvider | None = None,
+    *,
+    key: str | None = CLIENT_KEY,
+    commit_interval_ms: int = 20,
+    **server: Any,
+) -> Path:
     """Write a configuration with one account at the provider; `server` are further keys of that section."""
     settings = {"port": 0, "shutdown_grace_s": 20, "log_level": "DEBUG", **server}
     if key is not None:
         settings["api_key"] = key
     lines = ["[server]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
-    lines += ["[database]", 'path = "usage.sqlite3"', "commit_interval_ms = 20"]
+    lines += ["[database]", 'path = "usage.sqlite3"', f"commit_interval_ms = {commit_interval_ms}"]
     base_url = NOWHERE if at is None else at.base_url
     lines += ["[providers.scripted]", 'id = "scripted"', f'base_url = "{base_url}"']
     lines += ['protocols = ["openai", "anthropic"]']
@@ -155,6 +191,12 @@ def books(folder: Path) -> tuple[RequestRow, ...]:
         return recent_requests(conn, 1000)
     finally:
         conn.close()
+
+
+async def exists(path: Path) -> None:
+    """Wait until there is a file."""
+    while not await asyncio.to_thread(path.exists):
+        pass
 
 
 async def begun(folder: Path, count: int) -> None:
@@ -203,7 +245,7 @@ async def no_longer_listens(url: str) -> None:
 async def serving(folder: Path, **environ: str) -> AsyncIterator[tuple[Program, str, aiohttp.ClientSession]]:
     """A pool that is ready, where it listens, and a client for it."""
     async with (
-        program(folder, "serve", **environ) as running,
+        program(folder, "serve", before=(), largest_file=None, **environ) as running,
         aiohttp.ClientSession(headers=BEARER) as http,
     ):
         url = await running.url()

@@ -20,6 +20,7 @@ from tests.process.program import (
     books,
     configure,
     ends,
+    one_sentence,
     program,
     run,
     serving,
@@ -38,14 +39,6 @@ from eggpool.scripted import (
     error,
     good,
 )
-
-
-def one_sentence(stderr: str) -> str:
-    """The one line of an error."""
-    lines = stderr.splitlines()
-    assert len(lines) == 1, stderr
-    assert lines[0].startswith("Error: ")
-    return lines[0]
 
 
 def test_answers_and_books(tmp_path: Path) -> None:

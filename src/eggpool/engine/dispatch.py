@@ -40,7 +40,7 @@ from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
 from eggpool.upstream.headers import hide, towards_client, towards_provider
 from eggpool.wire import envelope as envelopes
-from eggpool.wire import forms
+from eggpool.wire import forms, provenance
 from eggpool.wire.dialects import CODECS
 from eggpool.wire.notes import ErrorInfo, Note
 from eggpool.wire.relay import PlainRelay, StreamRelay
@@ -236,13 +236,17 @@ class Exchange:
             if choice is None or (ceiling and len(tried) > ceiling):
                 break
             tried.add(choice.candidate.account)
-            outcome = await self._try(choice, others_left=planned.count > 1)
+            tried.add(choice.candidate.account)
+            others_left = planned.count > 1
+            outcome = await self._try(choice, others_left=others_left)
+            if isinstance(outcome, _Failure) and VERDICTS[outcome.kind].next == "bare":
+                outcome = await self._try_bare(choice, outcome, others_left=others_left)
             if isinstance(outcome, Head):
                 return outcome
             failure = outcome
             self._last_word_from = choice.candidate.account if failure.head else None
             following = VERDICTS[failure.kind].next
-            if following == "stop":
+            if following in ("stop", "bare"):
                 break
             if following == "larger":
                 offer = offer.larger_than(choice.candidate)
@@ -273,6 +277,18 @@ class Exchange:
             self._commit(choice.candidate)
         else:
             self._attempt_failed(outcome)
+        return outcome
+
+    async def _try_bare(self, choice: Choice, refusal: _Failure, *, others_left: bool) -> Head | _Failure:
+        """The same account once more, without what only another account can read; `refusal` where there is no such."""
+        whole = self._inbound.envelope
+        bare = provenance.without(whole, self._inbound.surface.dialect) if whole is not None else None
+        if bare is None:
+            return refusal
+        self._inbound.envelope = bare
+        outcome = await self._try(choice, others_left=others_left)
+        if isinstance(outcome, _Failure):
+            self._inbound.envelope = whole  # the next account may be the one that can read it
         return outcome
 
     async def _send_and_judge(self, lease: Lease, attempt: Attempt, *, others_left: bool) -> Head | _Failure:

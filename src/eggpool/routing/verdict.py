@@ -17,8 +17,9 @@ import msgspec
 from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
 from eggpool.routing.health import Scope
 
-Next = Literal["another", "larger", "stop"]
-"""Try another account, only one whose known window for the model is larger, or none."""
+Next = Literal["another", "larger", "bare", "stop"]
+"""Try another account, only one whose known window for the model is larger, the same one without what only another
+account can read, or none."""
 
 
 class Kind(enum.StrEnum):
@@ -26,6 +27,7 @@ class Kind(enum.StrEnum):
 
     BAD_REQUEST = "bad_request"
     PROMPT_TOO_LONG = "prompt_too_long"
+    SIGNATURE = "signature"  # the request holds thinking or reasoning that another account made
     CREDENTIALS = "credentials"
     FORBIDDEN = "forbidden"
     BALANCE = "balance"
@@ -59,6 +61,7 @@ VERDICTS: dict[Kind, Verdict] = {
     #                              next       scope      first rest  provider's word
     Kind.BAD_REQUEST: Verdict("stop", None, 0, False),
     Kind.PROMPT_TOO_LONG: Verdict("larger", None, 0, False),
+    Kind.SIGNATURE: Verdict("bare", None, 0, False),
     Kind.CREDENTIALS: Verdict("another", "account", 30, False),
     Kind.FORBIDDEN: Verdict("another", "model", 30, False),
     Kind.BALANCE: Verdict("another", "account", 60, True),
@@ -87,6 +90,7 @@ _BY_CODE: dict[str, Kind] = {
     "engine_overloaded_error": Kind.OVERLOADED,
     "server_is_overloaded": Kind.OVERLOADED,
     "context_length_exceeded": Kind.PROMPT_TOO_LONG,
+    "invalid_encrypted_content": Kind.SIGNATURE,
     "model_not_found": Kind.MODEL_MISSING,
     "model_decommissioned": Kind.MODEL_MISSING,
     "invalid_model": Kind.MODEL_MISSING,
@@ -141,6 +145,12 @@ _MODEL_MISSING = re.compile(
     re.I,
 )
 _TOO_LONG = re.compile(r"prompt is too long|context (?:length|window)|too many tokens", re.I)
+_SIGNATURE = re.compile(
+    # Anthropic names the block and its field; OpenAI quotes the content between the two halves.
+    r"invalid `?(?:signature|data)`? in `?(?:redacted_)?thinking`? block|thinking\.signature: field required"
+    r"|thought signature is not valid|encrypted content .{0,4096}?(?:could not be|did not match)",
+    re.I | re.S,
+)
 _CONCURRENCY = re.compile(r"concurren(?:t|cy)|simultaneous|parallel requests", re.I)
 _PLAN_WINDOW = re.compile(
     r"(?:usage|plan|weekly|monthly|daily|\d+[- ]hour) (?:limit|quota)|quota (?:exceeded|exhausted)", re.I
@@ -162,6 +172,8 @@ def classify(status: int, code: str, error_type: str, message: str, *, page: boo
         status = int(code)  # OpenRouter and Gemini tell the status there
     if status in (200, 400, 403, 404, 413, 422) and _BALANCE.search(message):
         return Kind.BALANCE
+    if status in (200, 400, 422) and _SIGNATURE.search(message):
+        return Kind.SIGNATURE
     if status in (200, 400, 413, 422) and _TOO_LONG.search(message):
         return Kind.PROMPT_TOO_LONG
     if status in (200, 400, 403, 404, 422) and _MODEL_MISSING.search(message):

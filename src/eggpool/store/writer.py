@@ -5,6 +5,7 @@ The only read-write connection lives here. Everybody else appends facts, which n
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import sys
@@ -193,6 +194,7 @@ class Writer:
                 self._commit(batch)
             except sqlite3.Error as error:
                 self._trouble(error, len(batch))
+                self._forget_pages()
             else:
                 self._fine()
                 return True
@@ -206,6 +208,11 @@ class Writer:
                 else:
                     self._wake.wait_for(lambda: self._closing, pause)
             pause = min(pause * 2, LONGEST_RETRY_S)
+
+    def _forget_pages(self) -> None:
+        """Read the file anew at the next try: pages of a damaged one would stay in memory after it was put back."""
+        with contextlib.suppress(sqlite3.Error):
+            self._conn.execute("PRAGMA shrink_memory")
 
     def _commit(self, batch: Sequence[AnyFact]) -> None:
         """Write a batch; when a fact cannot be written for a reason of its own, all others. Raises sqlite3.Error when
