@@ -117,9 +117,10 @@ def test_header_bytes(method: str, path: str, value: bytes) -> None:
     check(good, scenario)
 
 
-def test_a_large_body() -> None:
-    """A body of many megabytes arrives whole, and the loop is never busy with it for long."""
-    body = bytes(range(256)) * (24 * 4096)
+@pytest.mark.parametrize("blocks", [64, 256, 4096, 4097, 24 * 4096])
+def test_a_large_body(blocks: int) -> None:
+    """A body of many megabytes, or fewer, arrives whole, and the loop is never busy with it for long."""
+    body = bytes(range(256)) * blocks
 
     async def scenario(provider: ScriptedProvider, client: Client) -> None:
         assert await fetched(client, call(provider, body=body)) == b"x"

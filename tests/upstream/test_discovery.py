@@ -15,6 +15,7 @@ from eggpool.config.schema import ModelsEndpoint, Provider
 from eggpool.domain import Dialect, Limits, ListedModel, Price
 from eggpool.scripted import (
     Behaviour,
+    Drop,
     ReceivedRequest,
     Reply,
     Script,
@@ -231,6 +232,18 @@ def test_pages() -> None:
     assert [model.id for model in result.models] == [f"m{number}" for number in range(1, 7)]
     assert [request.query for request in asked] == ["limit=1000", "limit=1000&after_id=m2", "limit=1000&after_id=m4"]
     assert all(request.header("anthropic-version") for request in asked)
+
+
+def test_a_kept_connection_that_closes() -> None:
+    """A page for which the kept connection turns out to be closed is asked for once more, on a fresh one."""
+
+    def script(request: ReceivedRequest, answer: Reply) -> Steps:
+        return pages(request, answer) if request.place_on_connection == 1 else (Drop(),)
+
+    result, asked = found(listing(script))
+    whole, pages_asked = found(listing(pages))
+    assert (result.error, result.models) == (None, whole.models)
+    assert len(asked) == 2 * len(pages_asked) - 1
 
 
 def test_endless_pages() -> None:

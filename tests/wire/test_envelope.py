@@ -126,6 +126,22 @@ def test_a_key_twice_whose_lengths_deceive() -> None:
         envelope.read(b'{"a":{},"b":1234567,"a":222}')
 
 
+@given(st.dictionaries(TEXT.filter(lambda key: key != "model"), VALUES, max_size=5), st.booleans(), st.data())
+def test_without_white_space(others: dict[str, object], ascii_only: bool, data: st.DataObject) -> None:
+    """As most clients write it, without white space: each value is found, and each key that comes twice is refused."""
+    written = {
+        key: json.dumps(value, separators=(",", ":"), ensure_ascii=ascii_only).encode()
+        for key, value in {"model": "m", **others}.items()
+    }
+    members = [json.dumps(key, ensure_ascii=ascii_only).encode() + b":" + value for key, value in written.items()]
+    found = envelope.read(b"{" + b",".join(members) + b"}")
+    assert {key: found.raw(key) for key in written} == written
+    at = data.draw(st.integers(0, len(members)))
+    doubled = [*members[:at], data.draw(st.sampled_from(members)), *members[at:]]
+    with pytest.raises(BadRequest, match="the same key twice"):
+        envelope.read(b"{" + b",".join(doubled) + b"}")
+
+
 @pytest.mark.parametrize(
     "limit",
     [b"9999999999999999", b"9" * 100_000, b"1e3", b"-1", b'"5"', b"null", b"true"],

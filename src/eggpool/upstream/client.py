@@ -1,8 +1,8 @@
 """The HTTP client: send a request to a provider, read its reply, time out, close. aiohttp and its exceptions end here.
 
-One session for each (provider, outbound proxy). Redirects are never followed, nothing is decoded but a content
-encoding that was not asked for, no environment is consulted. Every time-out is the caller's and says what it was
-waited for.
+One connector for each (provider, outbound proxy), used without aiohttp's session: what that adds to a request
+(redirects, cookies, retries, the environment) is not wanted here, and costs more than the request itself. Nothing is
+decoded but a content encoding that was not asked for. Every time-out is the caller's and says what it was waited for.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import errno
 import ipaddress
 import os
 import ssl
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import aiohttp
 import msgspec
+from aiohttp import hdrs
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from multidict import CIMultiDict
@@ -24,16 +26,17 @@ from yarl import URL
 from eggpool.config.schema import Provider
 from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
 from eggpool.upstream.encodings import Inflater, applied
-from eggpool.upstream.headers import is_marked, unmarked
+from eggpool.upstream.headers import unmarked
 from eggpool.upstream.outbound import CONNECTING, Connecting, connector
 
 Phase = Literal["first_event", "idle"]
 
+_AT_ONCE_BYTES = 1024 * 1024  # of a body, which the transport gets whole; longer ones are written in slices
+_JOINED_BYTES = 16 * 1024  # of a body, which is cheaper to copy behind its head than to send as a second piece
 _SLICE_BYTES = 256 * 1024
 _MAX_HEADER_LINE_BYTES = 64 * 1024
 _READ_BUFFER_BYTES = 64 * 1024
 _PROXY_ERRORS = (ProxyConnectionError, ProxyError, ProxyTimeoutError)
-_NO_AUTOMATIC_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -49,11 +52,11 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """The sessions of one provider, one for each outbound proxy. Close it with `aclose()`."""
+    """The connections of one provider, by outbound proxy. Close it with `aclose()`."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
-        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
+        self._connectors: dict[str | None, aiohttp.TCPConnector] = {}
 
     async def send(self, call: Call, proxy_url: str | None = None, *, fresh: bool = False) -> Reply:
         """Send a request and wait for the reply's headers; the caller closes the reply.
@@ -65,12 +68,12 @@ class Client:
         note = Connecting(fresh=fresh)
         token = CONNECTING.set(note)
         try:
-            session = self._session(proxy_url)
+            own = self._connectors.get(proxy_url) or self._connector(proxy_url)
             if call.header_timeout_s is None:
-                response = await _request(session, call)
+                response = await _answer(own, call, loop)
             else:
                 async with asyncio.timeout(call.header_timeout_s):
-                    response = await _request(session, call)
+                    response = await _answer(own, call, loop)
         except TimeoutError as error:
             if note.failed or isinstance(error, aiohttp.ClientError):
                 raise ConnectFailed(f"No connection to {_place(call.url)} within the time-out.") from error
@@ -82,57 +85,116 @@ class Client:
         return Reply(response, loop, note, call.idle_timeout_s)
 
     async def aclose(self) -> None:
-        """Close all sessions and their connections."""
-        sessions = list(self._sessions.values())
-        self._sessions.clear()
-        for session in sessions:
-            await session.close()
+        """Close all connections."""
+        connectors = list(self._connectors.values())
+        self._connectors.clear()
+        for own in connectors:
+            await own.close()
 
-    def _session(self, proxy_url: str | None) -> aiohttp.ClientSession:
-        session = self._sessions.get(proxy_url)
-        if session is None:
-            session = self._sessions[proxy_url] = aiohttp.ClientSession(
-                connector=connector(
-                    proxy_url,
-                    max_connections=self._provider.max_connections or 0,
-                    keepalive_timeout_s=self._provider.keepalive_timeout_s or 0.0,
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                request_class=_Request,
-                skip_auto_headers=_NO_AUTOMATIC_HEADERS,
-                read_bufsize=_READ_BUFFER_BYTES,
-                max_line_size=_MAX_HEADER_LINE_BYTES,
-                max_field_size=_MAX_HEADER_LINE_BYTES,
-            )
-        return session
+    def _connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
+        own = self._connectors[proxy_url] = connector(
+            proxy_url,
+            max_connections=self._provider.max_connections or 0,
+            keepalive_timeout_s=self._provider.keepalive_timeout_s or 0.0,
+        )
+        return own
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request whose header values may hold bytes that are no UTF-8, which aiohttp itself cannot write."""
+    """A request that is sent as it was prepared: only Host and Content-Length are added to its headers.
+
+    Their values may hold bytes that are no UTF-8, which aiohttp itself cannot write.
+    """
+
+    _skip_auto_headers = CIMultiDict({hdrs.CONTENT_TYPE: None})
+
+    def update_headers(self, headers: Any) -> None:
+        """Take the headers; Host comes first, unless they name another one."""
+        self.headers = CIMultiDict([(hdrs.HOST, self.url.host_port_subcomponent or ""), *headers])
+        if len(self.headers.getall(hdrs.HOST)) > 1:
+            super().update_headers(headers)
+
+    def update_auto_headers(self, skip_auto_headers: object) -> None:
+        """Add none."""
+
+    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
+        """Take the body, a `_Body` or None."""
+        self._body = body
+        if (body is not None or self.method not in self.GET_METHODS) and hdrs.CONTENT_LENGTH not in self.headers:
+            self.headers[hdrs.CONTENT_LENGTH] = "0" if body is None else str(body.size)
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Hand head and body to the connection, in one go unless the body is long: a task for it would cost more."""
+        protocol, transport = conn.protocol, conn.transport
+        body: bytes = b"" if self._body is None else self._body._value
+        if protocol is None or transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("the connection was closed")
+        if len(body) > _AT_ONCE_BYTES or protocol.writing_paused:
+            return await super().send(conn)
+        writer = aiohttp.http.StreamWriter(protocol, self.loop)
+        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
+        head = unmarked(writer._headers_buf or b"")
+        if len(body) <= _JOINED_BYTES:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+        return aiohttp.ClientResponse(
+            self.method,
+            self.url,
+            writer=None,
+            continue100=None,
+            timer=self._timer,
+            request_info=self.request_info,
+            traces=[],
+            loop=self.loop,
+            session=self._session,
+            stream_writer=writer,
+        )
 
     async def write_bytes(
         self, writer: AbstractStreamWriter, conn: aiohttp.connector.Connection, content_length: int | None = None
     ) -> None:
-        """Write the body, and with it the headers, which wait in the writer until then."""
+        """Write a long body, and with it the headers, which wait in the writer until then."""
         if isinstance(writer, aiohttp.http.StreamWriter) and writer._headers_buf:
             writer._headers_buf = unmarked(writer._headers_buf)
         await super().write_bytes(writer, conn, content_length)
 
 
-async def _request(session: aiohttp.ClientSession, call: Call) -> aiohttp.ClientResponse:
-    body = call.body
-    if body is None and is_marked(call.headers):
-        body = b""  # without any, `_Request` would not come to write
-    return await session.request(
-        call.method,
-        call.url,
-        headers=CIMultiDict(call.headers),
-        data=None if body is None else _Body(body),
-        allow_redirects=False,
-        timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_timeout_s),
+async def _answer(own: aiohttp.TCPConnector, call: Call, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientResponse:
+    """Send a request over a connection of that connector, and wait for the head of the answer."""
+    request = _Request(
+        call.method, call.url, headers=call.headers, data=None if call.body is None else _Body(call.body), loop=loop
     )
+    try:
+        connection = await own.connect(request, [], _connect_within(call.connect_timeout_s))
+    except TimeoutError as error:
+        raise aiohttp.ConnectionTimeoutError from error
+    try:
+        protocol = connection.protocol
+        if protocol is None:
+            raise aiohttp.ClientConnectionResetError("the connection was closed")
+        protocol.set_response_params(
+            skip_payload=call.method == hdrs.METH_HEAD,
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER_BYTES,
+            max_line_size=_MAX_HEADER_LINE_BYTES,
+            max_field_size=_MAX_HEADER_LINE_BYTES,
+        )
+        response = await request.send(connection)
+        try:
+            return await response.start(connection)
+        except BaseException:
+            response.close()
+            raise
+    except BaseException:
+        connection.close()
+        raise
+
+
+@lru_cache(maxsize=64)
+def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 class Reply:

@@ -142,7 +142,12 @@ async def _page(client: Client, target: Target, after: str | None) -> tuple[int,
         header_timeout_s=LIST_TIMEOUT_S,
         idle_timeout_s=LIST_TIMEOUT_S,
     )
-    reply = await client.send(call, target.proxy_url)
+    try:
+        reply = await client.send(call, target.proxy_url)
+    except UpstreamBroken as error:
+        if not error.stale:
+            raise
+        reply = await client.send(call, target.proxy_url, fresh=True)
     try:
         received = bytearray()
         while chunk := await reply.read():

@@ -136,11 +136,6 @@ def _text(value: bytes) -> str:
     return text
 
 
-def is_marked(headers: Iterable[tuple[str, str]]) -> bool:
-    """Whether a value among `headers` is written with marks."""
-    return any(not value.isascii() and max(value) >= _FIRST_MARK for _, value in headers)
-
-
 def unmarked(written: bytes) -> bytes:
     """Header lines as they were written, with each mark as the byte that it stands for."""
     return _MARK.sub(lambda mark: bytes((ord(mark[0].decode()) - _MARKS,)), written)

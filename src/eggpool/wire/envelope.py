@@ -139,7 +139,22 @@ def _fault(body: bytes, told: str) -> str:
 
 
 def _places(body: bytes, members: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
-    """Where each value stands. The decoder keeps the last of two equal keys, so the first one then differs here."""
+    """Where each value stands. Raises BadRequest when two keys are equal."""
+    places: dict[str, tuple[int, int]] = {}
+    at = 1
+    for name, raw in members.items():
+        start = at + len(name) + 3 if name.isascii() else at + len(name.encode()) + 3
+        at = start + memoryview(raw).nbytes
+        places[name] = (start, at)
+        at += 1
+    # White space, an escape in a key and a second equal key each make a body longer than its members need. So nothing
+    # of the kind is in one of exactly that length, which most clients send, and the values stand where they must.
+    return places if at == len(body) and places else _places_walked(body, members)
+
+
+def _places_walked(body: bytes, members: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
+    """The same for any way of writing, member by member. The decoder keeps the last of two equal keys, so the first one
+    then differs here."""
     places: dict[str, tuple[int, int]] = {}
     whole = memoryview(body)
     at = body.index(b"{") + 1
