@@ -100,7 +100,7 @@ def test_a_syntax_error_is_one_line_with_its_number(text: str, line: str) -> Non
 def test_keys_of_other_versions_are_known() -> None:
     """A file of another version loads; what has no effect is named in a warning, with what is below it."""
     warnings = loaded(
-        "[server]\nthreads = 1\n[backup]\nenabled = true\n[models.aliases]\nfast = ['a']\n"
+        "[server]\nthreads = 1\n[backup]\nenabled = true\n[models]\nclaude_aliases = true\n"
         "[routing]\nfairness_mode = 'off'\ninflight_penalty = 3\n[routing.trace]\nmode = 'off'\n"
         + provider(
             'kind = "x"\nmeter = "y"\n[providers.p.stream_timeouts]\nidle = 3', "api_key = 'abcdefgh'\nwindows=[]"
@@ -109,7 +109,7 @@ def test_keys_of_other_versions_are_known() -> None:
     assert {warning.partition(":")[0] for warning in warnings} == {
         "server.threads",
         "backup",
-        "models.aliases",
+        "models.claude_aliases",
         "routing.fairness_mode",
         "routing.inflight_penalty",
         "routing.trace",
@@ -119,6 +119,13 @@ def test_keys_of_other_versions_are_known() -> None:
         "providers.p.accounts[0].windows",
     }
     assert all(warning.endswith("is known but has no effect in this version") for warning in warnings)
+
+
+def test_aliases_are_lists_of_models() -> None:
+    """A name of the user's own stands for models in an order; anything else is told with its place."""
+    aliases = loaded('[models.aliases]\nfast = ["a", "b/p"]\n').config.models.aliases
+    assert aliases == {"fast": ("a", "b/p")}
+    assert [problem.partition(":")[0] for problem in problems("[models]\naliases = ['a']\n")] == ["models.aliases"]
 
 
 def test_paths_begin_at_the_folder_of_the_file_or_at_the_home() -> None:

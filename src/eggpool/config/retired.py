@@ -28,7 +28,6 @@ RETIRED: tuple[str, ...] = (
     "database.url",
     "database.worker_threads",
     "limits.offset_*",
-    "models.aliases",
     "models.catalog_withdrawal_policy",
     "models.claude_aliases",
     "routing.fairness_*",

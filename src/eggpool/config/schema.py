@@ -149,6 +149,9 @@ class Models(Section, frozen=True, kw_only=True):
     collapse_models: Annotated[bool, Meta(description="One entry for each model instead of one for each provider.")] = (
         False
     )
+    aliases: Annotated[
+        dict[str, tuple[str, ...]], Meta(description="Names for a model, or for models to be tried in this order.")
+    ] = {}
 
 
 class Routing(Section, frozen=True, kw_only=True):
