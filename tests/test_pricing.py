@@ -11,7 +11,17 @@ from msgspec.structs import replace
 
 from eggpool.domain import Cost, Exactness, Price, Usage, UsageSource
 from eggpool.errors import ConfigError
-from eggpool.pricing import MAX_RATE, Unit, cost, from_listing, from_override, overlay, parse_price_text, with_override
+from eggpool.pricing import (
+    MAX_RATE,
+    Unit,
+    cost,
+    from_listing,
+    from_override,
+    overlay,
+    parse_price_text,
+    saved_by_cache,
+    with_override,
+)
 
 DOLLAR = 1_000_000_000
 FULL = Price(
@@ -120,6 +130,27 @@ def test_cached_tokens_in_a_long_context_keep_their_ratio() -> None:
     """A source that tells no cache rate for the tier leaves an estimate, scaled like the input."""
     price = replace(FULL, tier_above_tokens=1000, tier_input=6 * DOLLAR)
     assert cost(Usage(input_tokens=2000, cache_read_tokens=2000), price) == Cost(2000 * 600, Exactness.ESTIMATED)
+
+
+@pytest.mark.parametrize(
+    ("usage", "price", "saved"),
+    [
+        (Usage(input_tokens=1000, cache_read_tokens=600), Price(input=3_000_000, cache_read=300_000), 1620),
+        (Usage(input_tokens=1000), Price(input=3_000_000, cache_read=300_000), 0),
+        (Usage(input_tokens=1000, cache_read_tokens=600), Price(input=3_000_000), None),
+        (Usage(input_tokens=1000, cache_read_tokens=600), Price(cache_read=3_000_000), None),
+        (Usage(input_tokens=1000, cache_read_tokens=600), None, None),
+        (Usage(input_tokens=1000, cache_read_tokens=600), Price(input=3_000_000, cache_read=4_000_000), 0),
+        (
+            Usage(input_tokens=1000, cache_read_tokens=600),
+            Price(input=3_000_000, cache_read=300_000, tier_above_tokens=500, tier_input=6_000_000),
+            3240,
+        ),
+    ],
+)
+def test_what_the_cache_saved(usage: Usage, price: Price | None, saved: int | None) -> None:
+    """Cached tokens saved the difference between the two rates, at the tier that held; unknown rates save nothing."""
+    assert saved_by_cache(usage, price) == saved
 
 
 def test_a_fee_per_request_is_added() -> None:

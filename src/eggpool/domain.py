@@ -112,6 +112,22 @@ class Limits(msgspec.Struct, frozen=True):
     output: int | None = None
 
 
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a model can take besides text; None where nobody says."""
+
+    images: bool | None = None
+    tools: bool | None = None
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What a request needs of a model."""
+
+    images: bool = False
+    tools: bool = False
+    input_tokens: int = 0  # roughly, by bytes
+    max_output_tokens: int | None = None  # that the client asks for
+
+
 class ListedModel(msgspec.Struct, frozen=True):
     """One model as a provider's own list (or `static_models`) tells it."""
 
@@ -121,6 +137,7 @@ class ListedModel(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     dialects: frozenset[Dialect] = frozenset()  # empty: the list does not say
     price: Price | None = None
+    capabilities: Capabilities = Capabilities()
 
 
 class ModelCard(msgspec.Struct, frozen=True):

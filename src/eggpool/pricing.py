@@ -74,6 +74,20 @@ def cost(usage: Usage, price: Price | None, source: UsageSource = UsageSource.RE
     return Cost(nanodollars, Exactness.DERIVED if derived else Exactness.ESTIMATED)
 
 
+def saved_by_cache(usage: Usage, price: Price | None) -> int | None:
+    """Nanodollars that the cached part of the input would have cost more without the cache.
+
+    None when the source does not say what cached or uncached input costs.
+    """
+    if price is None or price.cache_read is None:
+        return None
+    rates, _ = _rates(price, usage.input_tokens)
+    plain, cached = rates["input"], rates["cache_read"]
+    if plain is None or cached is None:
+        return None
+    return max(plain - cached, 0) * max(usage.cache_read_tokens, 0) // MILLION
+
+
 _Kind = Literal["input", "cache_read", "cache_write", "cache_write_1h", "output", "reasoning"]
 
 

@@ -117,6 +117,13 @@ def test_keys_of_other_versions_are_known() -> None:
     assert all(warning.endswith("is known but has no effect in this version") for warning in warnings)
 
 
+def test_aliases_are_lists_of_models() -> None:
+    """A name of the user's own stands for models in an order; anything else is told with its place."""
+    aliases = loaded('[models.aliases]\nfast = ["a", "b/p"]\n').config.models.aliases
+    assert aliases == {"fast": ("a", "b/p")}
+    assert [problem.partition(":")[0] for problem in problems("[models]\naliases = ['a']\n")] == ["models.aliases"]
+
+
 def test_paths_begin_at_the_folder_of_the_file_or_at_the_home() -> None:
     """Relative paths do not depend on where the program is started, and ~ is the user's home."""
     config = loaded("[database]\npath = 'books/x.db'\n[server]\ntls_cert = '~/c.pem'\ntls_key = '/k.pem'\n").config

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eggpool.config.schema import Account, Config, ModelOverride, Models, Provider
-from eggpool.domain import AccountLabel, Dialect, Limits, ListedModel, Price
+from eggpool.domain import AccountLabel, Capabilities, Dialect, Limits, ListedModel, Price
 from eggpool.routing.catalog import MISSES_UNTIL_WITHDRAWN, AccountModels, Catalog, build, merge
 
 NOW_MS = 1_800_000_000_000
@@ -329,3 +329,121 @@ def test_merging_any_lists(fetches: list[list[str]]) -> None:
         recent = {one for ids in good[-MISSES_UNTIL_WITHDRAWN:] for one in ids}
         assert {*good[-1]} <= {*there} <= recent
         assert all(0 < missed < MISSES_UNTIL_WITHDRAWN for missed in known.misses.values())
+
+
+def chain(catalog: Catalog, name: str) -> list[tuple[str, list[str]]]:
+    """The models that a name stands for, in order, each with who can serve it."""
+    return [(offer.model, [candidate.account for candidate in offer.candidates]) for offer in catalog.chain(name)]
+
+
+ALIASES = {
+    "fast": ("m", "n/q"),
+    "m": ("m", "n"),
+    "best": ("o", "fast", "n/q", "nobody"),
+    "slow": ("o/q", "n/q", "n"),
+    "round": ("about",),
+    "about": ("n", "round"),
+    "lost": ("nobody",),
+    "empty": (),
+}
+
+
+def aliased() -> Catalog:
+    """Two providers and names of the user's own for what they have."""
+    return built(
+        config(provider("p", "1"), provider("q", "1"), aliases=ALIASES),
+        lists(p_1="m n", q_1="n o"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "offers"),
+    [
+        ("n", [("n", ["p/1", "q/1"])]),
+        ("n/q", [("n", ["q/1"])]),
+        ("fast", [("m", ["p/1"]), ("n", ["p/1", "q/1"])]),
+        ("slow", [("o", ["q/1"]), ("n", ["q/1"]), ("n", ["p/1"])]),
+        ("m", [("m", ["p/1"]), ("n", ["p/1", "q/1"])]),
+        ("best", [("o", ["q/1"]), ("m", ["p/1"]), ("n", ["p/1", "q/1"])]),
+        ("about", [("n", ["p/1", "q/1"])]),
+        ("round", [("n", ["p/1", "q/1"])]),
+        ("lost", []),
+        ("empty", []),
+        ("unheard of", []),
+    ],
+)
+def test_chains(name: str, offers: list[tuple[str, list[str]]]) -> None:
+    """An alias stands for its models in order, those of other aliases in their place; no account comes twice."""
+    assert chain(aliased(), name) == offers
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdm"), st.lists(st.sampled_from("abcdmno"), max_size=4).map(tuple), max_size=5),
+    st.sampled_from("abcdmno"),
+)
+def test_chains_end(aliases: dict[str, tuple[str, ...]], name: str) -> None:
+    """However aliases lead to one another, each model comes at most once, and a plain name is itself."""
+    catalog = built(config(provider("p", "1"), aliases=aliases), lists(p_1="m n o"))
+    models = [model for model, _ in chain(catalog, name)]
+    assert len(models) == len(set(models))
+    if name not in aliases:
+        assert models == [one for one in "mno" if one == name]
+
+
+@pytest.mark.parametrize("collapse", [False, True])
+def test_aliases_are_listed(collapse: bool) -> None:
+    """An alias that somebody can serve has an entry of its own, in place of a model that it hides."""
+    catalog = aliased()
+    listed = names(catalog, collapse=collapse)
+    plain = ["n", "o"] if collapse else ["m/p", "n/p", "n/q", "o/q"]
+    assert listed == sorted([*plain, "about", "best", "fast", "m", "round", "slow"])
+    for name in listed:
+        assert catalog.chain(name)
+    assert names(catalog, "healthy_union", collapse=True, resting="q/1") == [
+        "about",
+        "best",
+        "fast",
+        "m",
+        "n",
+        "round",
+        "slow",
+    ]
+
+
+def test_the_entry_of_an_alias() -> None:
+    """Its limits are the smallest in the chain, its providers all of them, and only one model has a price to show."""
+    one = ListedModel("m", "Model M", 5, Limits(context=100, output=50))
+    two = ListedModel("n", limits=Limits(context=200, output=10))
+    price = Price(input=1, output=2)
+    catalog = built(
+        config(provider("p", "1", routing_priority=3), provider("q", "1"), aliases={"x": ("m", "n"), "y": ("m",)}),
+        {label("p/1"): AccountModels((one,), NOW_MS), label("q/1"): AccountModels((two,), NOW_MS)},
+        {("p", "m"): price},
+    )
+    cards = {card.id: card for card in catalog.cards(mode="union", collapse=False, resting=NOBODY)}
+    x, y = cards["x"], cards["y"]
+    assert (x.base_model, x.display_name, x.created, x.owned_by) == ("m", "x", 5, "eggpool")
+    assert (x.providers, x.collapsed, x.routing_priority) == (("p", "q"), True, 3)
+    assert (x.limits, x.price) == (Limits(context=100, output=10), None)
+    assert (y.limits, y.price, y.providers) == (Limits(context=100, output=50), price, ("p",))
+
+
+def test_an_alias_for_what_nobody_lists_goes_to_accounts_without_a_list() -> None:
+    """Aliases work before any list has come, and are listed all the same."""
+    catalog = built(config(provider("p", "1"), aliases={"fast": ("m", "n/p")}), {})
+    assert chain(catalog, "fast") == [("m", ["p/1"]), ("n", ["p/1"])]
+    assert names(catalog) == ["fast"]
+
+
+def test_near_names_include_aliases() -> None:
+    """A misspelt alias is suggested."""
+    assert aliased().near("fasst") == ["fast"]
+
+
+def test_capabilities_reach_the_candidates() -> None:
+    """What a list says that a model can take is known of its candidates."""
+    told = Capabilities(images=False, tools=True)
+    models = AccountModels((ListedModel("m", capabilities=told),), NOW_MS)
+    offer = built(config(provider("p", "1")), {label("p/1"): models}).resolve("m")
+    assert offer is not None
+    assert [one.capabilities for one in offer.candidates] == [told]

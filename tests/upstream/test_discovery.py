@@ -12,7 +12,7 @@ from tests.helpers.pool import run
 from tests.upstream.calling import calling, provider, target
 
 from eggpool.config.schema import ModelsEndpoint, Provider
-from eggpool.domain import Dialect, Limits, ListedModel, Price
+from eggpool.domain import Capabilities, Dialect, Limits, ListedModel, Price
 from eggpool.scripted import (
     Behaviour,
     Drop,
@@ -98,6 +98,41 @@ ENTRIES: list[tuple[Any, ListedModel]] = [
 def test_each_shape_of_entry(entry: Any, model: ListedModel) -> None:
     """Names, ages, limits, dialects and prices are found under the names that providers use."""
     assert [*read_list({"data": [entry]})] == [model]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (
+            {
+                "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
+                "supported_parameters": ["max_tokens", "tools", "tool_choice"],
+            },
+            Capabilities(images=True, tools=True),
+        ),
+        (
+            {"architecture": {"input_modalities": ["text"]}, "supported_parameters": ["max_tokens"]},
+            Capabilities(images=False, tools=False),
+        ),
+        ({"input_modalities": ["text"], "supported_features": ["json_mode"]}, Capabilities(images=False, tools=False)),
+        ({"modalities": {"input": ["text", "image"]}, "tool_call": False}, Capabilities(images=True, tools=False)),
+        (
+            {"capabilities": {"completion_chat": True, "function_calling": True, "vision": False}},
+            Capabilities(images=False, tools=True),
+        ),
+        ({"capabilities": {"image_input": {"supported": True}}}, Capabilities(images=True)),
+        ({}, Capabilities()),
+        ({"architecture": {"input_modalities": []}, "supported_parameters": None}, Capabilities()),
+        ({"architecture": "dense", "capabilities": ["vision"], "tool_call": "yes"}, Capabilities()),
+        ({"capabilities": {"vision": "no", "function_calling": 0, "image_input": True}}, Capabilities()),
+        ({"input_modalities": "text", "supported_parameters": "tools"}, Capabilities()),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_models_can_take(entry: dict[str, Any], told: Capabilities) -> None:
+    """Lists that say what a model takes are believed; what is missing or odd says nothing."""
+    (model,) = read_list({"data": [{"id": "m", **entry}]})
+    assert model.capabilities == told
 
 
 @pytest.mark.parametrize(

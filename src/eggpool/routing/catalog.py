@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from eggpool.config.schema import PROTOCOL_DIALECTS, Config, Provider
-from eggpool.domain import AccountLabel, Dialect, Limits, ListedModel, ModelCard, Price
+from eggpool.domain import AccountLabel, Capabilities, Dialect, Limits, ListedModel, ModelCard, Price
 
 MISSES_UNTIL_WITHDRAWN = 3
 _LONGEST_NAME_FOR_SUGGESTIONS = 80
@@ -42,7 +42,7 @@ class Candidate(msgspec.Struct, frozen=True):
     path: str | None = None  # endpoint path that replaces the provider's own
     limits: Limits = Limits()
     price: Price | None = None
-    lacks: frozenset[str] = frozenset()  # known not to work there: "images", "tools"
+    capabilities: Capabilities = Capabilities()
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -62,7 +62,8 @@ class Catalog(msgspec.Struct, frozen=True):
     """All names that requests may use.
 
     `unlisted` holds the providers' accounts that never gave a list: for lack of knowledge they are tried for any name
-    that nobody lists. `overridden` are the same for models that the configuration says something about.
+    that nobody lists. `overridden` are the same for models that the configuration says something about. `chains` holds
+    the aliases: what the configuration calls by a name of its own, and the models that stand for it, the first best.
     """
 
     offers: Mapping[str, Offer] = {}
@@ -71,9 +72,31 @@ class Catalog(msgspec.Struct, frozen=True):
     overridden: Mapping[tuple[AccountLabel, str], Candidate] = {}
     listing: Mapping[str, ListedModel] = {}  # first known metadata of each bare name
     accounts_at: Mapping[str, int] = {}  # how many enabled accounts each provider has
+    chains: Mapping[str, tuple[str, ...]] = {}
+
+    def chain(self, name: str) -> tuple[Offer, ...]:
+        """What `name` stands for, each offer to be used when nothing can serve the ones before it.
+
+        An alias hides a model of the same name, which may stand in its own chain. No account comes twice with the same
+        model. Empty when nobody serves any of it.
+        """
+        models = self.chains.get(name)
+        if models is None:
+            offer = self.resolve(name)
+            return () if offer is None else (offer,)
+        offers: list[Offer] = []
+        seen: set[tuple[AccountLabel, str]] = set()
+        for model in models:
+            offer = self.resolve(model)
+            there = offer.candidates if offer is not None else ()
+            further = tuple(one for one in there if (one.account, one.model) not in seen)
+            seen.update((one.account, one.model) for one in further)
+            if offer is not None and further:
+                offers.append(Offer(offer.model, further))
+        return tuple(offers)
 
     def resolve(self, name: str) -> Offer | None:
-        """What `name` stands for: `model/provider` before a bare model, then the accounts without a list."""
+        """The offer of one model, aliases apart: `model/provider` before a bare name, then accounts without a list."""
         offer = self.suffixed.get(name) or self.offers.get(name)
         if offer is not None or not self.unlisted:
             return offer
@@ -92,32 +115,40 @@ class Catalog(msgspec.Struct, frozen=True):
         """Names like `name`, best first, at most three."""
         if len(name) > _LONGEST_NAME_FOR_SUGGESTIONS:
             return []
-        return difflib.get_close_matches(name, [*self.offers, *self.suffixed], n=3)
+        return difflib.get_close_matches(name, [*self.chains, *self.offers, *self.suffixed], n=3)
 
     def cards(self, *, mode: str, collapse: bool, resting: frozenset[AccountLabel]) -> list[ModelCard]:
         """The pool's own list, by name. `mode` is `[models] expose_mode`; `resting` matters for healthy_union only."""
-        found: list[ModelCard] = []
-        for name, offer in (self.offers if collapse else self.suffixed).items():
-            if not _exposed(self, offer, mode, resting):
-                continue
-            listed = self.listing[offer.model]
-            providers = tuple(dict.fromkeys(candidate.provider for candidate in offer.candidates))
-            found.append(
-                ModelCard(
-                    id=name,
-                    base_model=offer.model,
-                    display_name=listed.display_name or offer.model,
-                    created=listed.created or 0,
-                    owned_by="eggpool" if collapse else providers[0],
-                    providers=providers,
-                    collapsed=collapse,
-                    routing_priority=max(candidate.routing_priority for candidate in offer.candidates),
-                    limits=_smallest(candidate.limits for candidate in offer.candidates),
-                    dialects=tuple(sorted({one for candidate in offer.candidates for one in candidate.dialects})),
-                    price=offer.candidates[0].price if len(providers) == 1 else None,
-                )
-            )
-        return sorted(found, key=lambda card: card.id)
+        found = {
+            name: self._card(name, (offer,), collapse=collapse)
+            for name, offer in (self.offers if collapse else self.suffixed).items()
+            if _exposed(self, offer, mode, resting)
+        }
+        for name in self.chains:
+            found.pop(name, None)
+            offers = self.chain(name)
+            if any(_exposed(self, offer, mode, resting) for offer in offers):
+                found[name] = self._card(name, offers, collapse=True)
+        return sorted(found.values(), key=lambda card: card.id)
+
+    def _card(self, name: str, offers: tuple[Offer, ...], *, collapse: bool) -> ModelCard:
+        first = offers[0].model
+        listed = self.listing.get(first) or ListedModel(id=first)
+        candidates = [candidate for offer in offers for candidate in offer.candidates]
+        providers = tuple(dict.fromkeys(candidate.provider for candidate in candidates))
+        return ModelCard(
+            id=name,
+            base_model=first,
+            display_name=name if name in self.chains else listed.display_name or first,
+            created=listed.created or 0,
+            owned_by="eggpool" if collapse else providers[0],
+            providers=providers,
+            collapsed=collapse,
+            routing_priority=max(candidate.routing_priority for candidate in candidates),
+            limits=_smallest(candidate.limits for candidate in candidates),
+            dialects=tuple(sorted({one for candidate in candidates for one in candidate.dialects})),
+            price=candidates[0].price if len(offers) == len(providers) == 1 else None,
+        )
 
 
 def merge(previous: AccountModels, fetched: Iterable[ListedModel], at_ms: int) -> AccountModels:
@@ -174,7 +205,23 @@ def build(
         overridden=overridden,
         listing=listing,
         accounts_at=accounts_at,
+        chains={name: tuple(_expanded(config.models.aliases, name, frozenset())) for name in config.models.aliases},
     )
+
+
+def _expanded(aliases: Mapping[str, tuple[str, ...]], name: str, within: frozenset[str]) -> dict[str, None]:
+    """The models of an alias in order, each once, with those of the aliases among them in their place.
+
+    A name that leads back to an alias which it is part of means the model of that name.
+    """
+    models: dict[str, None] = {}
+    within = within | {name}
+    for model in aliases[name]:
+        if model in aliases and model not in within:
+            models |= {one: None for one in _expanded(aliases, model, within) if one not in models}
+        else:
+            models.setdefault(model)
+    return models
 
 
 def _known(
@@ -231,6 +278,7 @@ def _candidate(
             output=limit("output", listed.limits.output),
         ),
         price=price,
+        capabilities=listed.capabilities,
     )
 
 

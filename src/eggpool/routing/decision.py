@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from eggpool.domain import AccountLabel, Refusal
-from eggpool.routing.plan import Billing, Binding, Demand, Plan, View
+from eggpool.domain import AccountLabel, Billing, Refusal
+from eggpool.routing.plan import Binding, Demand, Plan, View
 from eggpool.routing.quota import WindowView
 
 MAX_BYTES = 600

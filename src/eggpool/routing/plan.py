@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from eggpool.domain import AccountLabel, Dialect, Refusal
+from eggpool.domain import AccountLabel, Billing, Dialect, Needs, Refusal
+from eggpool.routing.capabilities import lacks
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope, provider_scope, status
 from eggpool.routing.quota import Quota
@@ -22,7 +23,8 @@ TRIAL_S = 1.0  # when to come back while another request is finding out whether 
 IN_FLIGHT_COST = 0.02  # of score, for each request in flight by weight: a burst spreads at once
 AFFINITY_SLACK = 0.30
 
-Billing = Literal["plan", "metered"]
+NO_NEEDS = Needs()
+
 Binding = Literal["none", "cool", "kept", "escaped", "resting", "gone"]
 """What became of a conversation's binding: there was none; it was not warm any more; obeyed; its account was too far
 ahead of the best; its account rests on our own guess; its account was refused or does not serve this."""
@@ -61,14 +63,6 @@ class Affinity(msgspec.Struct, frozen=True, gc=False):
     warm: bool
 
 
-class Needs(msgspec.Struct, frozen=True, gc=False):
-    """What a request cannot do without. Token counts are 0 where they are not known."""
-
-    capabilities: frozenset[str] = frozenset()  # "images", "tools"
-    context_tokens: int = 0
-    output_tokens: int = 0
-
-
 class Demand(msgspec.Struct, frozen=True):
     """What a request needs of an account."""
 
@@ -77,7 +71,7 @@ class Demand(msgspec.Struct, frozen=True):
     estimate: Spending = NOTHING
     affinity: Affinity | None = None
     affinity_slack: float = AFFINITY_SLACK
-    needs: Needs = Needs()
+    needs: Needs = NO_NEEDS
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -163,7 +157,6 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
     refused: list[Refusal] = []
     back_s: list[float] = []
     accounts, dialect, only, needs = view.accounts, demand.dialect, demand.only, demand.needs
-    context, output, capabilities = needs.context_tokens, needs.output_tokens, needs.capabilities
     extra = demand.estimate.amounts
     resting = _resting(view, now)
     for candidate in offer.candidates:
@@ -200,15 +193,13 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
             + IN_FLIGHT_COST * in_flight / account.weight
         )
         row = (group, score, in_flight, account.last_used, label, candidate)
-        limits = candidate.limits
-        if (
-            (context and limits.context and context > limits.context)
-            or (output and limits.output and output > limits.output)
-            or (capabilities and candidate.lacks and not capabilities.isdisjoint(candidate.lacks))
-        ):
-            lacking.append((_lacks(candidate, needs), row))
-        else:
+        limits, has = candidate.limits, candidate.capabilities
+        known = limits.context or limits.input or limits.output or has.images is False or has.tools is False
+        lack = lacks(candidate, needs) if known else None
+        if lack is None:
             rows.append(row)
+        else:
+            lacking.append((lack, row))
     if lacking:
         if rows:
             refused += [Refusal(row[5].account, reason) for reason, row in lacking]
@@ -268,15 +259,6 @@ def _refusal(
     if account.max_concurrency is not None and account.in_flight >= account.max_concurrency:
         return "max_concurrency", None
     return None, None
-
-
-def _lacks(candidate: Candidate, needs: Needs) -> str:
-    """What a candidate is known to lack, as a reason."""
-    lacks = sorted(needs.capabilities & candidate.lacks)
-    if lacks:
-        return f"lacks_{lacks[0]}"
-    context = candidate.limits.context
-    return "lacks_context" if context and needs.context_tokens > context else "lacks_output"
 
 
 def _guessed_bad(view: View, candidate: Candidate, now: float) -> bool:

@@ -18,7 +18,7 @@ import msgspec
 
 from eggpool import pricing
 from eggpool.config.schema import PROTOCOL_DIALECTS
-from eggpool.domain import Dialect, Limits, ListedModel
+from eggpool.domain import Capabilities, Dialect, Limits, ListedModel
 from eggpool.errors import UpstreamBroken, UpstreamError
 from eggpool.upstream.client import Call, Client
 from eggpool.upstream.target import Target
@@ -42,6 +42,20 @@ _CONTEXT_FIELDS = (
 )
 _INPUT_FIELDS = ("max_input_tokens", "input_token_limit", "inputTokenLimit")
 _OUTPUT_FIELDS = ("max_output_tokens", "output_token_limit", "outputTokenLimit", "max_completion_tokens")
+# Where lists say what a model can take: a path to a flag, or to a list of words with the one that matters.
+_IMAGES = (
+    (("architecture", "input_modalities"), "image"),  # OpenRouter
+    (("input_modalities",), "image"),  # OpenRouter's form for the providers behind it, which some of them serve
+    (("modalities", "input"), "image"),  # models.dev
+    (("capabilities", "vision"), None),  # Mistral
+    (("capabilities", "image_input", "supported"), None),  # Anthropic
+)
+_TOOLS = (
+    (("supported_parameters",), "tools"),  # OpenRouter
+    (("supported_features",), "tools"),  # OpenRouter's form for the providers behind it
+    (("tool_call",), None),  # models.dev
+    (("capabilities", "function_calling"), None),  # Mistral
+)
 _DIALECT_NAMES = {**PROTOCOL_DIALECTS, "chat": Dialect.CHAT, "messages": Dialect.MESSAGES}
 
 
@@ -191,7 +205,21 @@ def _read_model(item: dict[str, object]) -> ListedModel | None:
         ),
         dialects=frozenset(_DIALECT_NAMES[word] for word in told if isinstance(word, str) and word in _DIALECT_NAMES),
         price=pricing.from_listing(item),
+        capabilities=Capabilities(images=_can(item, _IMAGES), tools=_can(item, _TOOLS)),
     )
+
+
+def _can(item: dict[str, object], told: tuple[tuple[tuple[str, ...], str | None], ...]) -> bool | None:
+    """What the first place that says something says."""
+    for path, word in told:
+        value: object = item
+        for step in path:
+            value = fields.mapping(value).get(step)
+        if word is None and isinstance(value, bool):
+            return value
+        if word is not None and isinstance(value, list) and value:
+            return word in value
+    return None
 
 
 def _first(item: dict[str, Any], names: tuple[str, ...]) -> int | None:

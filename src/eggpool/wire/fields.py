@@ -13,23 +13,24 @@ import msgspec
 MAX_COUNT = 2**53 - 1  # what a JSON number holds exactly
 
 
-def decode_object(data: bytes | bytearray | memoryview) -> dict[str, object]:
-    """The JSON object in `data`; empty when it is anything else."""
-    return mapping(_decode(data))
-
-
-def decode_first_object(data: bytes) -> dict[str, object]:
-    """The JSON object in `data`, or the first one of a list of them; empty when it is anything else."""
-    value = _decode(data)
-    return mapping(value[0]) if isinstance(value, list) and value else mapping(value)
-
-
-def _decode(data: bytes | bytearray | memoryview) -> object:
+def decode(data: bytes | bytearray | memoryview) -> object:
+    """The JSON value in `data`; None when it is none, or null."""
     try:
         value: object = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return value
+
+
+def decode_object(data: bytes | bytearray | memoryview) -> dict[str, object]:
+    """The JSON object in `data`; empty when it is anything else."""
+    return mapping(decode(data))
+
+
+def decode_first_object(data: bytes) -> dict[str, object]:
+    """The JSON object in `data`, or the first one of a list of them; empty when it is anything else."""
+    value = decode(data)
+    return mapping(value[0]) if isinstance(value, list) and value else mapping(value)
 
 
 def mapping(value: object) -> dict[str, object]:
