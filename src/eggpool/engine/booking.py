@@ -5,17 +5,14 @@ Only collects and puts together; what happened is decided in `dispatch`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
-
-from eggpool.domain import AttemptRecord, Outcome, Refusal, RequestBegun, RequestRecord, Usage, UsageSource
+from eggpool.domain import AttemptRecord, Outcome, RequestBegun, RequestRecord, Usage, UsageSource
 from eggpool.engine.clock import Clock
 from eggpool.engine.inbound import Inbound
+from eggpool.engine.search import Search
 from eggpool.logs import redact
 from eggpool.pricing import cost
 from eggpool.routing.catalog import Candidate
-from eggpool.routing.plan import Plan
+from eggpool.routing.decision import decision
 from eggpool.routing.verdict import VERDICTS, Kind
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Reply
@@ -49,16 +46,15 @@ class Booking:
     __slots__ = (
         "_body_bytes",
         "_clock",
-        "_considered",
         "_first_attempt",
         "_first_byte",
         "_inbound",
         "_keep_detail",
         "_ledger",
         "_records",
-        "_refused",
         "_streams",
         "committed",
+        "decision",
         "emitted_bytes",
         "error_class",
         "served",
@@ -73,8 +69,7 @@ class Booking:
         self._body_bytes = len(inbound.body or b"")
         self._streams = inbound.streams
         self._records: list[AttemptRecord] = []
-        self._considered = 0
-        self._refused: Sequence[Refusal] = ()
+        self.decision: str | None = None
         self._first_attempt: float | None = None
         self._first_byte: float | None = None
         self.committed: float | None = None
@@ -88,10 +83,13 @@ class Booking:
         """How many attempts are over."""
         return len(self._records)
 
-    def planned(self, first: Plan) -> None:
-        """Note who could have taken the request and who could not."""
-        self._considered = first.count
-        self._refused = first.refused
+    def decided(self, search: Search | None) -> None:
+        """Note, once, who could have taken the request, who could not, and what was tried."""
+        if search is not None and search.planned is not None and self.decision is None:
+            tried: list[tuple[str, str | None]] = [(record.account, record.error_class) for record in self._records]
+            if self.served is not None:
+                tried.append((self.served.account, None))
+            self.decision = decision(search.planned, search.demand, tried)
 
     def attempt(self, candidate: Candidate) -> Attempt:
         """An account is tried from now on."""
@@ -177,18 +175,10 @@ class Booking:
                 bytes_received=self._body_bytes,
                 bytes_emitted=self.emitted_bytes,
                 upstream_request_id=last.upstream_request_id if last else None,
-                decision=self.decision(),
+                decision=self.decision,
             ),
             self._records,
         )
-
-    def decision(self) -> str:
-        """Who was considered, refused and tried so far, as compact JSON."""
-        refused: dict[str, int] = {}
-        for refusal in self._refused:
-            refused[refusal.reason] = refused.get(refusal.reason, 0) + 1
-        tried = [[record.account, record.error_class] for record in self._records]
-        return msgspec.json.encode({"could": self._considered, "refused": refused, "tried": tried}).decode()
 
 
 def _us(since: float, until: float | None) -> int | None:

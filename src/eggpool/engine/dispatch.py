@@ -11,14 +11,15 @@ import asyncio
 import enum
 from collections.abc import Iterable
 
-import msgspec
-
-from eggpool.config.schema import Config, Provider
+from eggpool.config.schema import Config
 from eggpool.domain import AccountLabel, Outcome, Usage
 from eggpool.engine.booking import Attempt, Booking
 from eggpool.engine.clock import Clock
 from eggpool.engine.inbound import Head, Inbound
-from eggpool.engine.pool import Lease, Pool
+from eggpool.engine.judging import Answer, Failure, Judge, Relay, told_in_band
+from eggpool.engine.leases import ONE_REQUEST, Lease
+from eggpool.engine.pool import Pool
+from eggpool.engine.search import Search, estimate_for
 from eggpool.errors import (
     AllFailed,
     AllLimited,
@@ -32,37 +33,24 @@ from eggpool.errors import (
     UpstreamBroken,
     UpstreamError,
 )
-from eggpool.routing.catalog import Candidate, Offer
-from eggpool.routing.plan import Choice, Demand, Plan, plan
-from eggpool.routing.reset_times import back_in_s
-from eggpool.routing.verdict import VERDICTS, Kind, classify, classify_exception
+from eggpool.pricing import cost, saved_by_cache
+from eggpool.routing.catalog import Candidate
+from eggpool.routing.plan import Choice
+from eggpool.routing.verdict import VERDICTS, Kind, classify_exception
+from eggpool.routing.windows import NOTHING, Spending
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
 from eggpool.upstream.headers import hide, towards_client, towards_provider
 from eggpool.wire import envelope as envelopes
 from eggpool.wire import forms, provenance
 from eggpool.wire.dialects import CODECS
-from eggpool.wire.notes import ErrorInfo, Note
-from eggpool.wire.relay import PlainRelay, StreamRelay
+from eggpool.wire.notes import Note
+from eggpool.wire.relay import StreamRelay
 
-MAX_HELD_BYTES = 256 * 1024  # of a stream before its first content
-MAX_PLAIN_BYTES = 64 * 1024 * 1024  # of a plain reply that is held whole before it is passed on
-MAX_ERROR_BYTES = 1024 * 1024
-ERROR_BODY_S = 5.0  # silence inside an error's body, after which its status has to do
 LONGEST_ID = 128  # characters of a provider's name for a request
 MAX_REASONS = 20  # accounts named in an error message
 
 _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
-
-
-class _Failure(msgspec.Struct):
-    """How an attempt failed. `head` and `body` are the provider's own answer, where it gave one."""
-
-    kind: Kind
-    detail: str
-    head: Head | None = None
-    body: bytes = b""
-    told_s: float | None = None
 
 
 class _Stage(enum.Enum):
@@ -115,7 +103,8 @@ class Exchange:
         self._stage = _Stage.OPENING
         self._lease: Lease | None = None
         self._attempt: Attempt | None = None
-        self._relay: StreamRelay | PlainRelay | None = None
+        self._search: Search | None = None
+        self._relay: Relay | None = None
         self._held = b""  # what is to be handed over before anything more is read
         self._note: Note | None = None  # of a whole plain reply
         self._last_word_from: AccountLabel | None = None
@@ -143,7 +132,7 @@ class Exchange:
     @property
     def decision(self) -> str:
         """Why this account, so far: compact JSON, as it will stand in the books."""
-        return self._booking.decision()
+        return self._booking.decision or "{}"
 
     @property
     def streams(self) -> bool:
@@ -173,7 +162,7 @@ class Exchange:
         except asyncio.CancelledError:
             if not self._late or task is None or task.uncancel() > 0:
                 raise
-            self._attempt_failed(_Failure(Kind.TIMEOUT, "The deadline of the pool passed."))
+            self._attempt_failed(Failure(Kind.TIMEOUT, "The deadline of the pool passed."))
             raise self._refused(DeadlinePassed("No account answered before the deadline of the pool.")) from None
         except (RequestRefused, CannotServe) as error:
             raise self._refused(error) from None
@@ -199,22 +188,24 @@ class Exchange:
             return
         self._closed = True
         if self._relay is not None and self._relay.error is not None:
-            failure = _told_in_band(self._relay.error)
+            failure = told_in_band(self._relay.error)
             self._booking.error_class = failure.kind.value
             self._attempt_failed(failure)
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.close()
-        if self._lease is not None and not self._lease.settled:
+        lease = self._lease
+        if lease is not None and not lease.settled:
             if self._stage is _Stage.OPENING:
-                self._lease.left()
+                lease.left()
             else:
-                self._lease.ended()
+                lease.ended(self._spent(lease.candidate))
         if attempt is not None:
             self._booking.attempt_ended(attempt)
         outcome = self._outcome(client_left=client_left)
         if self._early:
             self._booking.status = 200
+        self._booking.decided(self._search)
         self._booking.close(outcome, self._usage())
 
     def _too_late(self, task: asyncio.Task[object] | None) -> None:
@@ -226,97 +217,82 @@ class Exchange:
 
     async def _walk(self) -> Head:
         """Try one account after the other until one answers."""
-        offer = self._pool.offer_of(self._inbound.model)
-        ceiling = self._dispatcher.config.routing.max_retries_before_stream
-        tried: set[AccountLabel] = set()
-        failure: _Failure | None = None
+        search = self._search = Search(self._pool, self._inbound, self._dispatcher.config.routing)
+        failure: Failure | None = None
         while True:
-            planned = self._plan(offer, tried)
-            choice = planned.first
-            if choice is None or (ceiling and len(tried) > ceiling):
+            choice = search.next()
+            if choice is None:
+                search.leased()
+                if failure is None and await search.wait():
+                    continue
                 break
-            tried.add(choice.candidate.account)
-            tried.add(choice.candidate.account)
-            others_left = planned.count > 1
-            outcome = await self._try(choice, others_left=others_left)
-            if isinstance(outcome, _Failure) and VERDICTS[outcome.kind].next == "bare":
-                outcome = await self._try_bare(choice, outcome, others_left=others_left)
-            if isinstance(outcome, Head):
-                return outcome
+            outcome = await self._try(choice)
+            if isinstance(outcome, Failure) and VERDICTS[outcome.kind].next == "bare":
+                outcome = await self._try_bare(choice, outcome)
+            if isinstance(outcome, Answer):
+                return outcome.head
             failure = outcome
             self._last_word_from = choice.candidate.account if failure.head else None
             following = VERDICTS[failure.kind].next
             if following in ("stop", "bare"):
                 break
             if following == "larger":
-                offer = offer.larger_than(choice.candidate)
+                search.only_larger_than(choice.candidate)
         if failure is None:
-            raise _nothing_to_try(self._inbound, planned, offer)
-        return self._pass_on(failure, planned)
+            raise _nothing_to_try(self._inbound, search)
+        return self._pass_on(failure, search.retry_after_s)
 
-    def _plan(self, offer: Offer, tried: set[AccountLabel]) -> Plan:
-        """The order in which to try those that were not tried yet, as things stand now."""
-        clock = self._pool.clock
-        demand = Demand(self._inbound.surface.dialect, self._inbound.only)
-        if tried:
-            left = Offer(offer.model, tuple(one for one in offer.candidates if one.account not in tried))
-            return plan(self._pool, left, demand, clock.now(), clock.wall_ms())
-        planned = plan(self._pool, offer, demand, clock.now(), clock.wall_ms())
-        self._booking.planned(planned)
-        return planned
-
-    async def _try(self, choice: Choice, *, others_left: bool) -> Head | _Failure:
-        """One attempt: the head of an answer that is committed to, or how it failed."""
-        lease = self._lease = self._pool.lease(choice)
+    async def _try(self, choice: Choice) -> Answer | Failure:
+        """One attempt: an answer, which is then committed to, or how it failed."""
+        search = self._searching
+        lease = self._lease = self._pool.lease(choice, estimate_for(choice.candidate, search.demand))
+        search.leased()
         attempt = self._attempt = self._booking.attempt(choice.candidate)
         try:
-            outcome = await self._send_and_judge(lease, attempt, others_left=others_left)
+            outcome = await self._send_and_judge(lease, attempt)
         except UpstreamError as error:
-            outcome = _Failure(classify_exception(error), str(error))
-        if isinstance(outcome, Head):
-            self._commit(choice.candidate)
+            outcome = Failure(classify_exception(error), str(error))
+        if isinstance(outcome, Answer):
+            self._commit(choice.candidate, outcome)
         else:
             self._attempt_failed(outcome)
         return outcome
 
-    async def _try_bare(self, choice: Choice, refusal: _Failure, *, others_left: bool) -> Head | _Failure:
+    async def _try_bare(self, choice: Choice, refusal: Failure) -> Answer | Failure:
         """The same account once more, without what only another account can read; `refusal` where there is no such."""
         whole = self._inbound.envelope
         bare = provenance.without(whole, self._inbound.surface.dialect) if whole is not None else None
         if bare is None:
             return refusal
         self._inbound.envelope = bare
-        outcome = await self._try(choice, others_left=others_left)
-        if isinstance(outcome, _Failure):
+        outcome = await self._try(choice)
+        if isinstance(outcome, Failure):
             self._inbound.envelope = whole  # the next account may be the one that can read it
         return outcome
 
-    async def _send_and_judge(self, lease: Lease, attempt: Attempt, *, others_left: bool) -> Head | _Failure:
-        provider = lease.target.provider
-        reply = attempt.reply = await self._send(lease, others_left=others_left)
+    async def _send_and_judge(self, lease: Lease, attempt: Attempt) -> Answer | Failure:
+        target = lease.target
+        hurried = self._searching.others_left and not self._dispatcher.local[target.provider.id]
+        reply = attempt.reply = await self._send(lease, hurried=hurried)
         attempt.first_byte = self._pool.clock.now()
-        attempt.upstream_request_id = _shown_id(reply, lease.target.secrets)
-        head = Head(reply.status, towards_client(reply.headers, self._dispatcher.redacted, lease.target.secrets))
-        if 400 <= reply.status < 600:
-            return await self._read_error(reply, head, lease.target.secrets)
-        if not 200 <= reply.status < 300:
-            return _Failure(Kind.NO_ANSWER, f"The provider answered with status {reply.status}, which is no answer.")
-        if reply.opaque:
-            # It came encoded although it was asked for plain: nothing can be read in it, but the client may know how.
-            self._relay = PlainRelay(self._codec)
-            self._stage = _Stage.RELAYING
-            return head
-        content_type = (reply.header("content-type") or "").lower()
-        if content_type.startswith("text/event-stream"):
-            return await self._await_content(reply, head, provider, others_left=others_left)
-        if self._inbound.surface.answers and "html" in content_type:
-            return _Failure(Kind.NO_ANSWER, "The provider answered with a page instead of a reply.")
-        return await self._collect(reply, head)
+        attempt.upstream_request_id = _shown_id(reply, target.secrets)
+        head = Head(reply.status, towards_client(reply.headers, self._dispatcher.redacted, target.secrets))
+        judge = Judge(
+            self._inbound,
+            target,
+            self._codec,
+            reply,
+            head,
+            first_event_timeout_s=set_by_loader(target.provider.first_event_timeout_s) if hurried else None,
+            read_timeout_s=set_by_loader(target.provider.read_timeout_s),
+            early=lambda: self._early,
+        )
+        return await judge.judge(self._pool.clock.wall_ms())
 
-    async def _send(self, lease: Lease, *, others_left: bool) -> Reply:
+    async def _send(self, lease: Lease, *, hurried: bool) -> Reply:
         """Send the request; when the kept connection that it took turns out to be closed, once more on a fresh one."""
         client = self._pool.clients[lease.candidate.provider]
-        call = self._call(lease, others_left=others_left)
+        call = self._call(lease, hurried=hurried)
         try:
             return await client.send(call, lease.target.proxy_url)
         except UpstreamBroken as error:
@@ -324,7 +300,7 @@ class Exchange:
                 raise
         return await client.send(call, lease.target.proxy_url, fresh=True)
 
-    def _call(self, lease: Lease, *, others_left: bool) -> Call:
+    def _call(self, lease: Lease, *, hurried: bool) -> Call:
         """The request as this account gets it: the client's bytes but for the changes that are permitted."""
         inbound, target, candidate = self._inbound, lease.target, lease.candidate
         provider, dialect = target.provider, inbound.surface.dialect
@@ -334,113 +310,51 @@ class Exchange:
         elif inbound.form is not None:
             body = forms.with_model(inbound.form, candidate.model)
         path = inbound.surface.beside or (candidate.path or target.endpoint(dialect)) + inbound.surface.below
-        hurried = inbound.streams and others_left and not self._dispatcher.local[provider.id]
         return Call(
             method=inbound.method,
             url=target.url(path, inbound.query),
             headers=towards_provider(inbound.headers, target.headers, target.replaced, target.fallbacks(dialect)),
             body=body,
             connect_timeout_s=set_by_loader(provider.connect_timeout_s),
-            header_timeout_s=provider.header_timeout_s if hurried else None,
+            header_timeout_s=provider.header_timeout_s if hurried and inbound.streams else None,
             idle_timeout_s=set_by_loader(provider.read_timeout_s),
         )
 
-    async def _read_error(self, reply: Reply, head: Head, secrets: Iterable[bytes]) -> _Failure:
-        """A provider's error status: its words decide what it means, or its status alone when they do not come."""
-        body = bytearray()
-        reply.limit_wait(ERROR_BODY_S, "idle")
-        try:
-            while len(body) < MAX_ERROR_BYTES and (chunk := await reply.read()):
-                body += chunk
-        except UpstreamError:
-            words = f"The provider answered with status {reply.status}, and broke off."
-            body = bytearray(self._codec.write_error(reply.status, words, "upstream_broken"))
-        shown = hide(bytes(body), secrets)  # some providers quote the key that they refuse
-        told = self._codec.read_error(shown)
-        words = told.message or shown[:2048].decode("utf-8", "replace")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
-        return _Failure(
-            kind=classify(reply.status, told.code, told.type, words, page="html" in headers.get("content-type", "")),
-            detail=told.message or f"The provider answered with status {reply.status}.",
-            head=head,
-            body=shown,
-            told_s=back_in_s(headers, shown, self._pool.clock.wall_ms()),
-        )
-
-    async def _await_content(
-        self, reply: Reply, head: Head, provider: Provider, *, others_left: bool
-    ) -> Head | _Failure:
-        """Hold a stream's events back until one has content: so long, another account can still be tried."""
-        relay = StreamRelay(self._codec, withhold_usage=self._inbound.lacks_usage)
-        if others_left and not self._dispatcher.local[provider.id]:
-            reply.limit_wait(set_by_loader(provider.first_event_timeout_s), "first_event")
-        held = b""
-        while True:
-            chunk = await reply.read()
-            held += relay.feed(chunk) if chunk else relay.finish()
-            if not relay.content and relay.error is not None:
-                return _told_in_band(relay.error)
-            if relay.content or len(held) > MAX_HELD_BYTES or (held and not self._inbound.surface.answers):
-                break
-            if not chunk:
-                return _Failure(Kind.NO_ANSWER, "The provider's stream ended before it said anything.")
-        reply.limit_wait(set_by_loader(provider.read_timeout_s), "idle")
-        self._relay, self._held = relay, held
-        self._stage = _Stage.RELAYING
-        return head
-
-    async def _collect(self, reply: Reply, head: Head) -> Head | _Failure:
-        """A plain reply is held whole, so that one which breaks off can still be tried elsewhere."""
-        parts: list[bytes] = []
-        size = 0
-        while chunk := await reply.read():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > MAX_PLAIN_BYTES:
-                relay = PlainRelay(self._codec)
-                self._relay, self._held = relay, relay.feed(b"".join(parts))
-                self._stage = _Stage.RELAYING
-                return head
-        body = b"".join(parts)
-        note = self._codec.read_reply(body)
-        if self._inbound.surface.answers and note.error is not None:
-            return _told_in_band(note.error)
-        if self._inbound.surface.answers and not note.content:
-            return _Failure(Kind.NO_ANSWER, "The provider's reply is empty or not a JSON object.")
-        if self._early:
-            return _Failure(Kind.NO_ANSWER, "The provider answered with a plain reply where a stream was asked for.")
-        self._held, self._note = body, note
-        self._stage = _Stage.COMPLETE
-        head.headers.append((b"content-length", b"%d" % size))
-        return head
-
-    def _commit(self, candidate: Candidate) -> None:
+    def _commit(self, candidate: Candidate, answer: Answer) -> None:
         """From here on no other account is tried, and what was sent is not needed any more."""
+        pool, inbound, booking = self._pool, self._inbound, self._booking
+        self._held, self._relay, self._note = answer.held, answer.relay, answer.note
+        self._stage = _Stage.COMPLETE if answer.relay is None else _Stage.RELAYING
         if self._lease is not None:
             self._lease.answered()
-        self._booking.committed = self._pool.clock.now()
-        self._booking.served = candidate
-        self._inbound.body = None
-        self._inbound.envelope = None
-        self._inbound.form = None
-        reply_id = self._relay.reply_id if self._relay else self._note.reply_id if self._note else None
+        if inbound.conversation is not None:
+            escaped = self._searching.planned is not None and self._searching.planned.binding == "escaped"
+            pool.affinity.bind(inbound.conversation, candidate.account, pool.clock.wall_ms(), escaped=escaped)
+        booking.committed = pool.clock.now()
+        booking.served = candidate
+        booking.decided(self._search)
+        self._search = None
+        inbound.body = None
+        inbound.envelope = None
+        inbound.form = None
+        reply_id = answer.relay.reply_id if answer.relay else answer.note.reply_id if answer.note else None
         if reply_id is not None:
-            self._pool.remember_reply(reply_id, candidate.account)
+            pool.remember_reply(reply_id, candidate.account)
 
-    def _attempt_failed(self, failure: _Failure) -> None:
+    def _attempt_failed(self, failure: Failure) -> None:
         """Settle and note the running attempt, if there is one."""
         attempt, lease = self._attempt, self._lease
         if attempt is None or lease is None or lease.settled:
             return
         attempt.close()
-        rest_s = lease.failed(failure.kind, failure.told_s)
+        rest_s = lease.failed(failure.kind, failure.told_s, self._spent(lease.candidate))
         self._booking.attempt_ended(attempt, failure.kind, failure.detail, rest_s)
         self._attempt = None
 
-    def _pass_on(self, failure: _Failure, planned: Plan) -> Head:
+    def _pass_on(self, failure: Failure, retry_after_s: float | None) -> Head:
         """All tries failed: the last provider's error is the answer, in its own words."""
         self._booking.error_class = failure.kind.value
-        wait_s = failure.told_s or planned.retry_after_s
+        wait_s = failure.told_s or retry_after_s
         if failure.head is None:
             error = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed
             raise error(f"No account could answer. The last one failed so: {failure.detail}", retry_after_s=wait_s)
@@ -464,17 +378,17 @@ class Exchange:
                     return out
         except UpstreamError as error:
             if not isinstance(relay, StreamRelay) or not relay.terminal or relay.inside_event:
-                return self._broken(_Failure(classify_exception(error), str(error)))
+                return self._broken(Failure(classify_exception(error), str(error)))
             # The provider had said that the reply is whole; how its connection ends takes nothing away.
         rest = relay.finish()
         if relay.terminal or relay.error is not None or not self._inbound.surface.answers:
             self._stage = _Stage.COMPLETE
             return rest
         return self._broken(
-            _Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
+            Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
         )
 
-    def _broken(self, failure: _Failure) -> bytes:
+    def _broken(self, failure: Failure) -> bytes:
         """The answer broke off: tell the client in-band, or close the connection where that cannot be done."""
         self._stage = _Stage.BROKEN
         self._booking.error_class = failure.kind.value
@@ -510,6 +424,22 @@ class Exchange:
         booking.error_class = "client_left" if client_left else "interrupted"
         return Outcome.CANCELLED if client_left else Outcome.INTERRUPTED
 
+    def _spent(self, candidate: Candidate) -> Spending:
+        """What the reply has cost so far at this account."""
+        usage = self._usage()
+        if usage is None:
+            return NOTHING if self._stage is _Stage.OPENING else ONE_REQUEST
+        account, price = candidate.account, candidate.price
+        if usage.cache_read_tokens:
+            self._pool.affinity.cached(account, usage.cache_read_tokens, saved_by_cache(usage, price) or 0)
+        return Spending(cost(usage, price).nanodollars or 0, usage.input_tokens + usage.output_tokens, 1)
+
+    @property
+    def _searching(self) -> Search:
+        if self._search is None:
+            raise RuntimeError("no account is looked for any more")
+        return self._search
+
     def _usage(self) -> Usage | None:
         if self._note is not None:
             return self._note.usage
@@ -522,29 +452,25 @@ def _shown_id(reply: Reply, secrets: Iterable[bytes]) -> str | None:
     return None if name is None else hide(name.encode("utf-8", "replace"), secrets).decode()[:LONGEST_ID]
 
 
-def _told_in_band(told: ErrorInfo) -> _Failure:
-    """An error that came under a 200."""
-    kind = classify(200, told.code, told.type, told.message)
-    return _Failure(kind, told.message or "The provider told an error inside its reply.")
-
-
-def _nothing_to_try(inbound: Inbound, planned: Plan, offer: Offer) -> RequestRefused | CannotServe:
+def _nothing_to_try(inbound: Inbound, search: Search) -> RequestRefused | CannotServe:
     """Why no account can be tried at all, in words for the client."""
-    dialect = inbound.surface.dialect.value
-    if planned.wrong_dialect and inbound.model is None:
+    dialect, planned = inbound.surface.dialect.value, search.planned
+    if planned is not None and planned.wrong_dialect and inbound.model is None:
         return NotFound(f"No account speaks the dialect {dialect}.")
-    if planned.wrong_dialect:
-        spoken = sorted({one.value for candidate in offer.candidates for one in candidate.dialects})
+    if planned is not None and planned.wrong_dialect:
+        candidates = [candidate for offer in search.offers for candidate in offer.candidates]
+        spoken = sorted({one.value for candidate in candidates for one in candidate.dialects})
         return BadRequest(
             f"The model {inbound.model} is served in the dialect {' and '.join(spoken)} only, and this endpoint speaks "
             f"{dialect}.",
             param="model",
             code="wrong_dialect",
         )
-    reasons = ", ".join(f"{refusal.account}: {refusal.reason}" for refusal in planned.refused[:MAX_REASONS])
+    refused = planned.refused if planned is not None else ()
+    reasons = ", ".join(f"{refusal.account}: {refusal.reason}" for refusal in refused[:MAX_REASONS])
     return AllLimited(
         f"Every account for this request is at a limit at the moment ({reasons}).",
-        retry_after_s=planned.retry_after_s or 1.0,
+        retry_after_s=search.retry_after_s or 1.0,
     )
 
 

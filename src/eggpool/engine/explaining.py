@@ -7,30 +7,49 @@ import msgspec
 from eggpool.domain import Dialect
 from eggpool.engine.insight import Considered, Explanation, PassedOver
 from eggpool.engine.pool import Pool
+from eggpool.routing import decision as decisions
 from eggpool.routing.catalog import Offer
-from eggpool.routing.plan import Choice, Demand, plan
+from eggpool.routing.decision import explanation
+from eggpool.routing.plan import Affinity, Demand, plan
+from eggpool.wire.conversation import named_key
 
-_NOT_WHY = frozenset({"candidate", "last_used"})  # told by name; an instant that means something only in here
+DEFAULT_CLIENT = "default"
+
+_NOT_WHY = frozenset({"account", "model"})  # told by themselves
 
 
-def explain(pool: Pool, model: str, dialect: Dialect | None = None, conversation: str | None = None) -> Explanation:
+def explain(
+    pool: Pool,
+    model: str,
+    dialect: Dialect | None = None,
+    conversation: str | None = None,
+    client: str = DEFAULT_CLIENT,
+) -> Explanation:
     """Who would be tried for a request of that model now, in order, and who would not, and why.
 
-    Without a dialect it is one that the model is served in. Raises NotFound for a model that nobody serves and
-    NoAccount where there is no account at all.
+    Without a dialect it is one that the model is served in. `conversation` is the client's own name for it, as it
+    stands in its header. Of an alias the first model counts that somebody can serve. Raises NotFound for a model that
+    nobody serves and NoAccount where there is no account at all.
     """
-    offer = pool.offer_of(model)
-    spoken = dialect or _spoken(offer)
+    offers = pool.offers_of(model)
+    spoken = dialect or _spoken(offers[0])
     now, now_ms = pool.clock.now(), pool.clock.wall_ms()
-    planned = plan(pool, offer, Demand(spoken), now, now_ms)
+    key = None if conversation is None else named_key(client, model, conversation)
+    bound = pool.affinity.bound(key, now_ms)
+    affinity = None if bound is None else Affinity(bound.account, bound.warm)
+    demand = Demand(spoken, affinity=affinity, affinity_slack=pool.config.routing.affinity_slack)
+    plans = [plan(pool, offer, demand, now, now_ms) for offer in offers]
+    planned = next((one for one in plans if one.first is not None), plans[0])
+    told = explanation(planned, demand, pool, now_ms)
     candidates = tuple(
-        Considered(number, choice.candidate.account, choice.candidate.model, _why(choice))
-        for number, choice in enumerate(planned.choices, 1)
+        Considered(number, one.account, one.model, _why(one)) for number, one in enumerate(told.choices, 1)
     )
     return Explanation(
         model=model,
         dialect=spoken,
         conversation=conversation,
+        binding=told.binding,
+        bound_to=told.bound_to,
         now_ms=now_ms,
         would_go_to=candidates[0].account if candidates else None,
         candidates=candidates,
@@ -47,9 +66,9 @@ def _spoken(offer: Offer) -> Dialect:
     return next((dialect for dialect in Dialect if dialect in everywhere), Dialect.CHAT)
 
 
-def _why(choice: Choice) -> dict[str, object]:
+def _why(considered: decisions.Considered) -> dict[str, object]:
     """What the plan says of a choice, whatever that is: it is shown as it is and understood by people."""
-    told: dict[str, object] = msgspec.to_builtins(choice)
+    told: dict[str, object] = msgspec.to_builtins(considered)
     return {name: value for name, value in told.items() if name not in _NOT_WHY}
 
 

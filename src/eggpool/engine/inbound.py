@@ -50,6 +50,12 @@ class Inbound(msgspec.Struct):
     arrived: float  # monotonic seconds
     arrived_ms: int
     form: Form | None = None
+    conversation: bytes | None = None  # the key of the conversation that the request belongs to
+
+    @property
+    def gives_up_at_429(self) -> bool:
+        """Whether the client is known to end its turn at the first 429 (Codex, which names itself)."""
+        return any(name == b"originator" and value.startswith(b"codex") for name, value in self.headers)
 
     @property
     def streams(self) -> bool:

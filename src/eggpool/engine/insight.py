@@ -98,6 +98,8 @@ class Explanation(msgspec.Struct, frozen=True):
     model: str
     dialect: Dialect
     conversation: str | None
+    binding: str  # what became of the conversation's binding, in the words of routing/plan.py
+    bound_to: AccountLabel | None
     now_ms: int
     would_go_to: AccountLabel | None
     candidates: tuple[Considered, ...]

@@ -6,123 +6,29 @@ the one object that a request holds on an account; it is settled exactly once.
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from eggpool.config.schema import Config
-from eggpool.domain import AccountLabel
+from eggpool.domain import AccountLabel, QuotaReport
 from eggpool.engine.clock import Clock
+from eggpool.engine.leases import AccountState, Lease, hand_on
 from eggpool.engine.prices import price_table
 from eggpool.engine.rests import Rests
+from eggpool.engine.waiting import Line, Waiter
 from eggpool.errors import NoAccount, NotFound
 from eggpool.routing import catalog as catalogs
 from eggpool.routing import health
+from eggpool.routing.affinity import Affinity
 from eggpool.routing.catalog import AccountModels, Candidate, Catalog, Offer
 from eggpool.routing.health import Rest, ScopeKey
-from eggpool.routing.plan import Billing, Choice
-from eggpool.routing.quota import Quota
-from eggpool.routing.verdict import VERDICTS, Kind
+from eggpool.routing.plan import Choice
+from eggpool.routing.windows import NOTHING, Channel, Spending
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Client
 from eggpool.upstream.target import Target
 
 MAX_REMEMBERED_REPLIES = 20_000
-
-
-class AccountState:
-    """What is known of one account while the program runs."""
-
-    __slots__ = (
-        "billing",
-        "in_flight",
-        "label",
-        "last_used",
-        "max_concurrency",
-        "provider",
-        "quota",
-        "target",
-        "weight",
-    )
-
-    def __init__(self, target: Target, weight: float, max_concurrency: int | None) -> None:
-        self.target = target
-        self.label = target.account
-        self.provider = target.provider.id
-        self.weight = weight
-        self.max_concurrency = max_concurrency
-        self.billing: Billing = "plan"
-        self.quota = Quota()
-        self.in_flight = 0
-        self.last_used = 0.0
-
-
-class Lease:
-    """One attempt's hold on an account: taken by `Pool.lease`, ended by exactly one call of a settling method."""
-
-    __slots__ = ("_account", "_began", "_pool", "_scopes", "_trials", "candidate", "settled")
-
-    def __init__(self, pool: Pool, account: AccountState, candidate: Candidate) -> None:
-        self._pool = pool
-        self._account = account
-        self._trials: list[ScopeKey] = []
-        self.candidate = candidate
-        self._began = account.last_used
-        self.settled = False
-        self._scopes: dict[str, ScopeKey] = {
-            "model": health.model_scope(candidate.account, candidate.model),
-            "account": health.account_scope(candidate.account),
-            "provider": health.provider_scope(candidate.provider),
-        }
-
-    @property
-    def target(self) -> Target:
-        """Where the leased account is."""
-        return self._account.target
-
-    def begin_trials(self) -> None:
-        """What is due is tried by this very request; until it has ended, others see that somebody is trying."""
-        self._trials = self._pool.resting_scopes.due(self._scopes.values())
-        self._step(self._trials, health.TrialBegan())
-
-    def answered(self) -> None:
-        """The account answers: whatever rested on the way is well, however long the answer takes."""
-        self._step(self._scopes.values(), health.Succeeded(self._began))
-
-    def ended(self) -> None:
-        """The answer is over, whole or not wanted any more."""
-        self._settle()
-
-    def left(self) -> None:
-        """The attempt ended without telling anything about the account."""
-        self._settle()
-        self._step(self._trials, health.TrialLeft())
-
-    def failed(self, kind: Kind, told_s: float | None) -> float | None:
-        """The attempt failed; what the verdict names is put to rest. Gives the length of that rest in seconds."""
-        self._settle()
-        verdict = VERDICTS[kind]
-        scope = self._scopes.get(verdict.scope) if verdict.scope else None
-        self._step([trial for trial in self._trials if trial != scope], health.TrialLeft())
-        if scope is None:
-            return None
-        failure = health.Failed(
-            kind=kind.value,
-            on_providers_word=verdict.on_providers_word,
-            first_rest_s=verdict.first_rest_s,
-            jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
-            told_s=told_s,
-        )
-        return self._step((scope,), failure)
-
-    def _step(self, scopes: Iterable[ScopeKey], event: health.Event) -> float | None:
-        return self._pool.resting_scopes.step(scopes, event, self.candidate.account)
-
-    def _settle(self) -> None:
-        if self.settled:
-            raise RuntimeError("a lease was settled twice")
-        self.settled = True
-        self._account.in_flight -= 1
 
 
 class Pool:
@@ -134,6 +40,8 @@ class Pool:
         self.accounts: dict[AccountLabel, AccountState] = {}
         self.clients: dict[str, Client] = {}
         self.resting_scopes = Rests(ledger, clock)
+        self.line = Line()
+        self.affinity = Affinity(config.routing.affinity_ttl_s * 1000)
         self.lists: dict[AccountLabel, AccountModels] = {}
         self.catalog = Catalog()
         self._replies: OrderedDict[str, AccountLabel] = OrderedDict()
@@ -141,8 +49,7 @@ class Pool:
             self.clients[provider.id] = Client(provider)
             for account in provider.accounts:
                 if provider.enabled and account.enabled:
-                    target = Target(provider, account)
-                    self.accounts[account.label] = AccountState(target, account.weight, account.max_concurrency)
+                    self.accounts[account.label] = AccountState(Target(provider, account), account)
 
     @property
     def rests(self) -> Mapping[ScopeKey, Rest]:
@@ -186,34 +93,53 @@ class Pool:
             ),
         )
 
-    def offer_of(self, model: str | None) -> Offer:
-        """The accounts that have what a request asks for; all of them when it names no model.
+    def offers_of(self, model: str | None) -> tuple[Offer, ...]:
+        """The accounts that have what a request asks for; all of them when it names no model. Of an alias there may be
+        several offers, each to be used when nothing can serve the ones before it.
 
         Raises NoAccount, or NotFound with near names for a model that nobody serves.
         """
         if not self.accounts:
             raise NoAccount("No account is set up; add one with: eggpool connect PROVIDER --key-env NAME")
         if model is None:
-            return self.everyone()
-        offer = self.catalog.resolve(model)
-        if offer is None:
+            return (self.everyone(),)
+        offers = self.catalog.chain(model)
+        if not offers:
             near = self.catalog.near(model)
             hint = f" Near it: {', '.join(near)}." if near else " GET /v1/models lists what there is."
             raise NotFound(
                 f"The model {model} is not served by any account.{hint}", param="model", code="model_not_found"
             )
-        return offer
+        return offers
 
-    def lease(self, choice: Choice) -> Lease:
-        """Take the account of a choice; the caller settles the lease, whatever happens."""
-        now = self.clock.now()
+    def lease(self, choice: Choice, estimate: Spending = NOTHING) -> Lease:
+        """Take the account of a choice; the caller settles the lease, whatever happens. `estimate` is set aside."""
         candidate = choice.candidate
         account = self.accounts[candidate.account]
-        account.in_flight += 1
-        account.last_used = now
-        lease = Lease(self, account, candidate)
+        lease = Lease(account, candidate, estimate, self.resting_scopes, self.line, self.clock)
         lease.begin_trials()
         return lease
+
+    def leave_line(self, waiter: Waiter) -> AccountLabel | None:
+        """A request waits no longer. A place that was handed to it is free again, for it to take before it waits for
+        anything, and then to be offered on with `offer`."""
+        label = self.line.leave(waiter)
+        if label is not None:
+            self.accounts[label].in_flight -= 1
+        return label
+
+    def offer(self, label: AccountLabel) -> None:
+        """Hand a place that was not taken to the next who waits."""
+        hand_on(self.accounts[label], self.line)
+
+    def learn(self, label: AccountLabel, reports: Iterable[QuotaReport], channel: Channel) -> None:
+        """Take in what a provider said about an account's windows."""
+        account = self.accounts.get(label)
+        if account is None:
+            return
+        for report in reports:
+            account.quota.learn(report, self.clock.wall_ms(), channel)
+            account.changed = True
 
     def take_list(self, account: AccountLabel, models: AccountModels) -> None:
         """Replace what an account is known to have, and the catalogue with it."""

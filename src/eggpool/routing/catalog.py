@@ -44,6 +44,12 @@ class Candidate(msgspec.Struct, frozen=True):
     price: Price | None = None
     capabilities: Capabilities = Capabilities()
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether anything is known that the model cannot do there."""
+        limits, has = self.limits, self.capabilities
+        return bool(limits.context or limits.input or limits.output) or has.images is False or has.tools is False
+
 
 class Offer(msgspec.Struct, frozen=True):
     """What a name stands for."""

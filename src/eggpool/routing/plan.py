@@ -193,9 +193,7 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
             + IN_FLIGHT_COST * in_flight / account.weight
         )
         row = (group, score, in_flight, account.last_used, label, candidate)
-        limits, has = candidate.limits, candidate.capabilities
-        known = limits.context or limits.input or limits.output or has.images is False or has.tools is False
-        lack = lacks(candidate, needs) if known else None
+        lack = lacks(candidate, needs) if needs is not NO_NEEDS else None
         if lack is None:
             rows.append(row)
         else:

@@ -27,6 +27,7 @@ from eggpool.web.replies import Headers, dialect_of, send_error
 from eggpool.web.surfaces import Route
 from eggpool.wire import envelope as envelopes
 from eggpool.wire import forms
+from eggpool.wire.conversation import conversation_key
 from eggpool.wire.dialects import CODECS
 
 ACCESS_LOG_DELAY_S = 0.1  # lines wait so long for others
@@ -43,6 +44,7 @@ class DataPlane:
 
     def __init__(self, config: Config, dispatcher: Dispatcher, access: Access, access_log: AccessLog | None) -> None:
         self._max_body_bytes = config.server.max_body_bytes
+        self._affinity = config.routing.affinity
         self._quiet_s = config.upstream.keepalive_after_ms / 1000
         self._access_log = access_log
         self._dispatcher = dispatcher
@@ -126,6 +128,8 @@ class DataPlane:
             return
         envelope = inbound.envelope = envelopes.read(body)
         inbound.model = envelope.model
+        if self._affinity and inbound.surface.answers:
+            inbound.conversation = conversation_key(inbound.client, inbound.headers, envelope)
         if envelope.stream and scope["http_version"] == "1.0":
             raise UpgradeRequired("A stream cannot be sent over HTTP/1.0; use HTTP/1.1, or ask without stream.")
         previous = envelope.raw("previous_response_id") if inbound.surface.dialect is Dialect.RESPONSES else None

@@ -77,6 +77,11 @@ def conversation_key(client: str, headers: Iterable[tuple[bytes, bytes]], envelo
     return _key(client, model, (b"opening", group.encode("utf-8", "surrogatepass"), agent, *opening))
 
 
+def named_key(client: str, model: str, name: str) -> bytes:
+    """The key of a conversation that the client names `name` in a header."""
+    return _key(client, model, (b"header", name.encode("utf-8", "surrogatepass"), b""))
+
+
 def _in_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes]:
     """The best name in the headers, and the subagent's."""
     best, named, agent = len(HEADERS), None, b""

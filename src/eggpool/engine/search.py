@@ -1,0 +1,154 @@
+"""Which account a request tries next, and whether it waits for one.
+
+Holds what one request has tried and what its model stands for; the order is `routing.plan`'s to say, and a plan is made
+anew for each try, because other requests have moved the state on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from eggpool.config.schema import Routing
+from eggpool.domain import AccountLabel, Needs
+from eggpool.engine.inbound import Inbound
+from eggpool.engine.pool import Pool
+from eggpool.routing.capabilities import depends_on_content
+from eggpool.routing.catalog import Candidate, Offer
+from eggpool.routing.plan import NO_NEEDS, Affinity, Choice, Demand, Plan, plan
+from eggpool.routing.windows import Spending
+from eggpool.wire.needs import glance, look_inside
+
+BYTES_PER_TOKEN = 4  # of a request's body, roughly
+EXPECTED_OUTPUT_TOKENS = 500
+IMPATIENT_WAIT_S = 5.0
+"""How long a request of a client waits that gives up at its first 429 (Codex), where the configuration says nothing."""
+
+SHORTEST_WAIT_S = 0.01
+
+
+class Search:
+    """The search of one request for an account. Raises NoAccount or NotFound when there is nothing to look through."""
+
+    __slots__ = (
+        "_ceiling",
+        "_inbound",
+        "_offers",
+        "_patient_until",
+        "_place",
+        "_plans",
+        "_pool",
+        "_tried",
+        "demand",
+        "others_left",
+        "planned",
+    )
+
+    def __init__(self, pool: Pool, inbound: Inbound, routing: Routing) -> None:
+        self._pool = pool
+        self._inbound = inbound
+        self._offers = pool.offers_of(inbound.model)
+        self._ceiling = routing.max_retries_before_stream
+        wait_s = routing.max_wait_ms / 1000 or (IMPATIENT_WAIT_S if inbound.gives_up_at_429 else 0.0)
+        self._patient_until = inbound.arrived + wait_s
+        self._tried: set[tuple[AccountLabel, str]] = set()
+        self._plans: list[Plan] = []
+        self._place: AccountLabel | None = None  # that was handed to this request while it waited
+        self.demand = self._demand(routing)
+        self.planned: Plan | None = None  # the first one that found an account, else the first one of all
+        self.others_left = False  # whether somebody could be tried after the last choice
+
+    def next(self) -> Choice | None:
+        """The account to try now, None when nobody is left. The caller leases it before it waits for anything."""
+        self._plans = []
+        if self._ceiling and len(self._tried) > self._ceiling:
+            return None
+        for place, offer in enumerate(self._offers):
+            planned = self._plan(offer)
+            self._plans.append(planned)
+            choice = planned.first
+            if choice is None:
+                continue
+            if not self._tried:
+                self.planned = planned
+            self._tried.add((choice.candidate.account, choice.candidate.model))
+            self.others_left = planned.count > 1 or place + 1 < len(self._offers)
+            return choice
+        self.planned = self.planned or self._plans[0]
+        return None
+
+    def leased(self) -> None:
+        """The choice was leased, or there was none: a place that was handed over and not taken goes to the next."""
+        place, self._place = self._place, None
+        if place is not None:
+            self._pool.offer(place)
+
+    def only_larger_than(self, candidate: Candidate) -> None:
+        """From now on only accounts whose window for the model is known to be larger."""
+        self._offers = tuple(offer.larger_than(candidate) for offer in self._offers)
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """When the first account comes back that was refused in the last round."""
+        return min((one.retry_after_s for one in self._plans if one.retry_after_s is not None), default=None)
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """What the model stands for."""
+        return self._offers
+
+    async def wait(self) -> bool:
+        """Wait until an account may have come back; False when none will before the request's patience is over."""
+        now = self._pool.clock.now()
+        left_s, back_s = self._patient_until - now, self.retry_after_s
+        full = [one.account for planned in self._plans for one in planned.refused if one.reason == "max_concurrency"]
+        if left_s <= 0 or (not full and (back_s is None or back_s > left_s)):
+            return False
+        wait_s = max(left_s if back_s is None else min(left_s, back_s), SHORTEST_WAIT_S)
+        waiter = self._pool.line.join(full)
+        try:
+            async with asyncio.timeout(wait_s):
+                await waiter.turn
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            self._place = self._pool.leave_line(waiter)
+            self.leased()
+            raise
+        self._place = self._pool.leave_line(waiter)
+        return True
+
+    def _plan(self, offer: Offer) -> Plan:
+        clock, tried = self._pool.clock, self._tried
+        if tried:
+            left = tuple(one for one in offer.candidates if (one.account, one.model) not in tried)
+            offer = Offer(offer.model, left)
+        return plan(self._pool, offer, self.demand, clock.now(), clock.wall_ms())
+
+    def _demand(self, routing: Routing) -> Demand:
+        inbound = self._inbound
+        bound = self._pool.affinity.bound(inbound.conversation, self._pool.clock.wall_ms())
+        tokens = len(inbound.body or b"") // BYTES_PER_TOKEN + EXPECTED_OUTPUT_TOKENS
+        return Demand(
+            dialect=inbound.surface.dialect,
+            only=inbound.only,
+            estimate=Spending(0, tokens, 1),
+            affinity=None if bound is None else Affinity(bound.account, bound.warm),
+            affinity_slack=routing.affinity_slack,
+            needs=self._needs(),
+        )
+
+    def _needs(self) -> Needs:
+        """What the request needs of a model; looked for only where a candidate is known to lack something."""
+        envelope = self._inbound.envelope
+        candidates = [one for offer in self._offers for one in offer.candidates if one.is_bounded]
+        if envelope is None or not candidates:
+            return NO_NEEDS
+        needs = glance(envelope)
+        return look_inside(envelope, needs) if depends_on_content(candidates, needs) else needs
+
+
+def estimate_for(candidate: Candidate, demand: Demand) -> Spending:
+    """What a request will probably cost at this candidate: what is set aside while it runs."""
+    tokens, price = demand.estimate.tokens, candidate.price
+    rate = price.input if price is not None else None
+    return demand.estimate if rate is None else Spending(tokens * rate // 1_000_000, tokens, 1)
