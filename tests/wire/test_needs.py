@@ -49,6 +49,12 @@ def test_images_are_found_and_do_not_count_by_their_bytes(body: dict[str, Any], 
     assert TOKENS_PER_ATTACHMENT <= needs.input_tokens < TOKENS_PER_ATTACHMENT + 300
 
 
+def test_a_short_text_called_data_is_no_attachment() -> None:
+    """Arguments of tools may have that name, and are counted as the text that they are."""
+    calls = [{"type": "tool_use", "input": {"data": "short"}} for _ in range(50)]
+    assert read({"messages": user(IMAGES[0]["messages"][0]["content"][0], *calls)}).input_tokens < 2_000
+
+
 @pytest.mark.parametrize(
     "body",
     [
