@@ -73,6 +73,35 @@ def test_what_came_of_a_binding_is_counted() -> None:
     assert bindings.tally() == Tally(2, 2, 1, 1, 150, 10)
 
 
+def test_requests_that_come_together_stay_together() -> None:
+    """Whoever comes before a conversation's first answer follows the first request, and nothing is counted for it."""
+    bindings = affinity()
+    bindings.expect(key(1), A, NOW_MS)
+    assert bindings.bound(key(1), NOW_MS + 1) == Binding(A, NOW_MS, warm=True)
+    bindings.expect(key(1), B, NOW_MS + 1)
+    assert bindings.bound(key(1), NOW_MS + 1) == Binding(A, NOW_MS, warm=True)
+    assert (bindings.tally(), bindings.unsaved(NOW_MS)) == (Tally(), {})
+    # The first account failed, another one answered: that is where the conversation begins.
+    bindings.bind(key(1), B, NOW_MS + 2)
+    bindings.bind(key(1), B, NOW_MS + 3)
+    assert bindings.tally() == Tally(begun=1, hits=1)
+    assert bindings.tally(A) == Tally()
+    bindings.expect(key(1), A, NOW_MS + 4)
+    assert bindings.bound(key(1), NOW_MS + 4) == Binding(B, NOW_MS + 3, warm=True)
+    bindings.expect(key(1), A, NOW_MS + LIFETIME_MS + 4)
+    assert bindings.bound(key(1), NOW_MS + LIFETIME_MS + 4) == Binding(A, NOW_MS + LIFETIME_MS + 4, warm=True)
+
+
+def test_what_is_only_expected_is_not_kept() -> None:
+    """A restart gives back only where a conversation was really answered."""
+    bindings = affinity()
+    bindings.bind(key(1), A, NOW_MS)
+    other = next(number for number in range(2, 1000) if key(number)[0] % SHARDS == key(1)[0] % SHARDS)
+    bindings.expect(key(other), A, NOW_MS)
+    (text,) = bindings.unsaved(NOW_MS).values()
+    assert json.loads(str(text)) == {A: {key(1).hex(): NOW_MS}}
+
+
 @given(USES)
 def test_every_request_is_counted_once(uses: list[tuple[bytes, AccountLabel, int]]) -> None:
     """The four ends of a request add up to the requests."""
@@ -155,6 +184,18 @@ def test_restored_bindings_are_the_same(made: dict[bytes, tuple[AccountLabel, in
     for name in made:
         assert restored.bound(name, NOW_MS) == bindings.bound(name, NOW_MS)
     assert restored.tally() == Tally()
+
+
+def test_a_smaller_map_takes_back_the_newest() -> None:
+    """Whatever does not fit any more is what was used first."""
+    bindings = affinity()
+    for number in range(100):
+        bindings.bind(key(number), A, NOW_MS + number)
+    restored = affinity(10)
+    restored.restore({name: str(text) for name, text in bindings.unsaved(NOW_MS + 100).items()}, NOW_MS + 100)
+    assert [number for number in range(100) if restored.bound(key(number), NOW_MS)] == list(range(90, 100))
+    restored.bind(key(200), B, NOW_MS + 100)
+    assert restored.bound(key(90), NOW_MS) is None
 
 
 def test_a_binding_that_is_used_on_is_rarely_written() -> None:

@@ -428,6 +428,21 @@ def test_the_entry_of_an_alias() -> None:
     assert (y.limits, y.price, y.providers) == (Limits(context=100, output=50), price, ("p",))
 
 
+def test_an_alias_that_leads_nowhere_is_not_listed() -> None:
+    """A name that requests could not use has no entry, even where a model has that name."""
+    catalog = built(config(provider("p", "1"), aliases={"m": ("nobody",)}), lists(p_1="m n"))
+    assert names(catalog) == ["n"]
+    assert catalog.chain("m") == ()
+
+
+def test_two_models_have_no_one_price() -> None:
+    """Also when one provider has both."""
+    prices = {("p", name): Price(input=number, output=number) for number, name in enumerate("mn")}
+    catalog = built(config(provider("p", "1"), aliases={"x": ("m", "n")}), lists(p_1="m n"), prices)
+    cards = {card.id: card.price for card in catalog.cards(mode="union", collapse=True, resting=NOBODY)}
+    assert cards == {"x": None, "m": prices["p", "m"], "n": prices["p", "n"]}
+
+
 def test_an_alias_for_what_nobody_lists_goes_to_accounts_without_a_list() -> None:
     """Aliases work before any list has come, and are listed all the same."""
     catalog = built(config(provider("p", "1"), aliases={"fast": ("m", "n/p")}), {})

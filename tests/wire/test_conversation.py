@@ -153,9 +153,10 @@ def test_the_billing_text_of_claude_code_does_not_count() -> None:
 
 def test_a_beginning_that_is_too_long_is_told_by_its_instructions() -> None:
     """What begins beyond the window is not read."""
-    talk = [{"role": "system", "content": "s" * (WINDOW_BYTES + 10)}]
-    one, two = (key({"messages": [*talk, {"role": "user", "content": text}]}) for text in "ab")
-    assert one == two is not None
+    for length, count in ((WINDOW_BYTES + 10, 1), (WINDOW_BYTES // 2, 2)):
+        talk = [{"role": "system", "content": "s" * length}] * count
+        one, two = (key({"messages": [*talk, {"role": "user", "content": text}]}) for text in "ab")
+        assert one == two is not None
 
 
 def test_what_cannot_be_decoded_is_read_as_it_stands() -> None:
@@ -251,6 +252,10 @@ def test_clients_and_models_do_not_meet() -> None:
         for model in ("one", "two")
     }
     assert len(made) == 4
+    # Where one ends and the next begins counts as well.
+    assert key({}, ("x-session-id", "1"), client="a", model="bc") != key(
+        {}, ("x-session-id", "1"), client="ab", model="c"
+    )
 
 
 def test_nothing_to_tell_by() -> None:

@@ -49,6 +49,12 @@ def test_images_are_found_and_do_not_count_by_their_bytes(body: dict[str, Any], 
     assert TOKENS_PER_ATTACHMENT <= needs.input_tokens < TOKENS_PER_ATTACHMENT + 300
 
 
+def test_a_short_text_called_data_is_no_attachment() -> None:
+    """Arguments of tools may have that name, and are counted as the text that they are."""
+    calls = [{"type": "tool_use", "input": {"data": "short"}} for _ in range(50)]
+    assert read({"messages": user(IMAGES[0]["messages"][0]["content"][0], *calls)}).input_tokens < 2_000
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -103,6 +109,13 @@ def test_length() -> None:
     sent = envelope.read(json.dumps({"model": "m", "input": "word " * 1000}).encode())
     assert glance(sent).input_tokens == len(sent.body) // BYTES_PER_TOKEN
     assert look_inside(sent, glance(sent)) == glance(sent)
+
+
+def test_a_search_takes_time_in_proportion_to_the_body() -> None:
+    """Megabytes of beginnings without an end are passed over once."""
+    for text in (";base64," * 500_000, '"data"' * 500_000, '{"type": ' * 300_000):
+        sent = envelope.Envelope(text.encode(), {"input": (0, len(text))}, "m", stream=False)
+        assert look_inside(sent, glance(sent)) == glance(sent)
 
 
 @given(st.binary(max_size=60) | st.sampled_from([b'"data":"', b';base64,"', b"[", b'[{"type":"image']))

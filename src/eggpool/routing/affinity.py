@@ -51,6 +51,7 @@ class Tally(msgspec.Struct, frozen=True):
 class _Bound(msgspec.Struct, gc=False):
     account: AccountLabel
     used_at_ms: int
+    answered: bool = True  # false while the conversation's first request is on its way there
     kept_at_ms: int | None = None  # `used_at_ms` when it was last given away to be kept
 
 
@@ -75,28 +76,32 @@ class Affinity:
             return None
         return Binding(found.account, found.used_at_ms, self._is_warm(found, now_ms))
 
+    def expect(self, key: bytes, account: AccountLabel, now_ms: int) -> None:
+        """A request of the conversation is sent to `account`.
+
+        When it is the first one, or the first in a long time, those that come before it is answered follow it: agents
+        begin with several at once. Nothing is counted, and a warm binding stays as it is.
+        """
+        found = self._bindings.get(key)
+        if found is None or not self._is_warm(found, now_ms):
+            self._put(key, _Bound(account, now_ms, answered=False))
+
     def bind(self, key: bytes, account: AccountLabel, now_ms: int, *, escaped: bool = False) -> None:
         """A request of the conversation is answered by `account`.
 
         `escaped` says that a warm account could have served it and was left for a better one.
         """
         found = self._bindings.get(key)
-        if found is None or not self._is_warm(found, now_ms):
+        if found is None or not found.answered or not self._is_warm(found, now_ms):
             self._counts["begun", account] += 1
         elif found.account == account:
             self._counts["hits", account] += 1
         else:
             self._counts["escapes" if escaped else "moves", found.account] += 1
-        if found is None:
-            found = self._bindings[key] = _Bound(account, now_ms)
-            if len(self._bindings) > self._max_bindings:
-                self._bindings.popitem(last=False)
-        else:
-            self._bindings.move_to_end(key)
-        kept_at_ms = found.kept_at_ms if found.account == account else None
+        kept_at_ms = found.kept_at_ms if found is not None and found.account == account else None
         if kept_at_ms is None or abs(now_ms - kept_at_ms) > self.lifetime_ms // _REWRITES:
             self._changed.add(_shard(key))
-        found.account, found.used_at_ms, found.kept_at_ms = account, now_ms, kept_at_ms
+        self._put(key, _Bound(account, now_ms, kept_at_ms=kept_at_ms))
 
     def cached(self, account: AccountLabel, tokens: int, saved_nanodollars: int) -> None:
         """An account read so many tokens of a prompt from its cache, which saved so much."""
@@ -129,7 +134,7 @@ class Affinity:
         newest: dict[int, int] = {}
         for key, bound in self._warm(now_ms):
             shard = _shard(key)
-            if shard in due:
+            if shard in due and bound.answered:
                 by_shard.setdefault(shard, {}).setdefault(bound.account, {})[key.hex()] = bound.used_at_ms
                 newest.setdefault(shard, bound.used_at_ms)
                 bound.kept_at_ms = bound.used_at_ms
@@ -157,9 +162,15 @@ class Affinity:
                 continue
             found += [one for one in mine if one[1]]
         for used_at_ms, key, account in sorted(found)[-self._max_bindings :]:
-            self._bindings[key] = _Bound(account, used_at_ms, used_at_ms)
+            self._bindings[key] = _Bound(account, used_at_ms, kept_at_ms=used_at_ms)
             shard = _shard(key)
             self._kept[shard] = max(used_at_ms, self._kept.get(shard, used_at_ms))
+
+    def _put(self, key: bytes, bound: _Bound) -> None:
+        self._bindings[key] = bound
+        self._bindings.move_to_end(key)
+        if len(self._bindings) > self._max_bindings:
+            self._bindings.popitem(last=False)
 
     def _warm(self, now_ms: int) -> Iterator[tuple[bytes, _Bound]]:
         """The warm bindings, the most recently used first."""

@@ -7,6 +7,7 @@ which takes time in proportion to the body, for those whom its answer concerns.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from msgspec.structs import replace
 
@@ -23,7 +24,11 @@ _CONTENT_FIELDS = ("messages", "input")
 
 _FILLED = re.compile(rb"\[[ \t\n\r]*+[^\] \t\n\r]")
 _IMAGE = re.compile(rb'"type"[ \t\n\r]*+:[ \t\n\r]*+"(?:image|image_url|input_image)"')
-_ENCODED = re.compile(rb';base64,|"data"[ \t\n\r]*+:[ \t\n\r]*+"')
+_ENCODED = (
+    # How attached bytes begin: a word that is found fast, and all that has to stand there.
+    (b";base64,", re.compile(rb";base64,")),
+    (b'"data"', re.compile(rb'"data"[ \t\n\r]*+:[ \t\n\r]*+"')),
+)
 _SHORTEST_ATTACHMENT = 1024
 
 
@@ -44,17 +49,27 @@ def look_inside(envelope: Envelope, needs: Needs) -> Needs:
     attached = attachments = 0
     for start, end in (envelope.places[name] for name in _CONTENT_FIELDS if name in envelope.places):
         images = images or _IMAGE.search(body, start, end) is not None
-        at = start
-        while begin := _ENCODED.search(body, at, end):
-            at = body.find(b'"', begin.end(), end)
-            if at < 0:
-                break
-            length = at - begin.end()
-            if length >= _SHORTEST_ATTACHMENT:
-                attached += length
-                attachments += 1
-    tokens = (len(body) - attached) // BYTES_PER_TOKEN + attachments * TOKENS_PER_ATTACHMENT
+        for length in _attachments(body, start, end):
+            attached += length
+            attachments += 1
+    tokens = max(len(body) - attached, 0) // BYTES_PER_TOKEN + attachments * TOKENS_PER_ATTACHMENT
     return replace(needs, images=images, input_tokens=min(tokens, needs.input_tokens))
+
+
+def _attachments(body: bytes, start: int, end: int) -> Iterator[int]:
+    """The length of each attachment between two places."""
+    for word, beginning in _ENCODED:
+        at = body.find(word, start, end)
+        while at >= 0:
+            at += len(word)
+            begin = beginning.match(body, at - len(word), end)
+            if begin is not None:
+                at = body.find(b'"', begin.end(), end)
+                if at < 0:
+                    break
+                if at - begin.end() >= _SHORTEST_ATTACHMENT:
+                    yield at - begin.end()
+            at = body.find(word, at, end)
 
 
 def _count(envelope: Envelope, field: str) -> int:
