@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eggpool.routing.reset_times import back_in_s, retry_after_s
+from eggpool.routing.reset_times import back_in_s, instant_ms, retry_after_s
 
 NOW_MS = 1_800_000_000_000
 
@@ -110,6 +110,20 @@ def test_any_date(instant_s: int) -> None:
         ({}, b"retry after 500 milliseconds", 0.5),
         ({}, b'{"error":{"message":"Try again in 250ms"}}', 0.25),
         ({}, b'{"error":{"message":"The limit resets in 2 hours"}}', 7200),
+        ({}, b'{"error":{"resets_in_seconds":90}}', 90),
+        # several parts, as OpenCode Go, its console and Codex write them
+        ({}, b"5-hour usage limit reached. Resets in 4hr 59min.", 4 * 3600 + 59 * 60),
+        ({}, b"It will reset in 5 days 10 hours.", 5 * 86400 + 36000),
+        ({}, b"or try again in 5 days, 22 hours and 11 minutes.", 5 * 86400 + 22 * 3600 + 660),
+        ({}, b"Please try again in 1 week", 604800),
+        # an instant in a sentence; without a zone it is Beijing's (UTC+8), where that is still to come, else UTC's
+        ({}, b"limit reached (0/0 used), resets at 2027-01-15T08:01:30Z (2056)", 90),
+        ({}, b"limit reached, resets at 2027-01-15T09:01:30+01:00", 90),
+        ({}, b"Usage limit reached for 5 hour. Your limit will reset at 2027-01-15 16:01:30", 90),
+        ({}, "您的限额将在 2027-01-15 16:01:30 重置".encode(), 90),
+        ({}, b"Your limit will reset at 2027-01-15 08:01:30", 90),
+        ({}, b"Your limit will reset at 2026-01-15 08:01:30", 0),
+        ({}, b"Your limit will reset at 2027-13-15 08:01:30", None),
         # a limit of which something remains says nothing about this failure; of several used up the last one counts
         ({"x-ratelimit-reset-requests": "90", "x-ratelimit-remaining-requests": "12"}, b"", None),
         ({"x-ratelimit-reset-requests": "90"}, b"", None),
@@ -145,3 +159,26 @@ def test_nonsense_is_no_time(headers: dict[str, str], body: bytes) -> None:
     """Whatever a provider sends, the answer is a time between nothing and a month, or none."""
     told = back_in_s(headers, body, NOW_MS)
     assert told is None or 0 <= told <= 31 * 24 * 3600
+
+
+@pytest.mark.parametrize(
+    "told",
+    [90, 90.0, "90", "90s", "1m30s", 1_800_000_090, 1_800_000_090_000, "1800000090000", "2027-01-15T08:01:30.000Z"],
+)
+def test_a_field_means_an_instant(told: object) -> None:
+    """Whatever the unit, it is the same moment, to the millisecond."""
+    assert instant_ms(told, NOW_MS) == NOW_MS + 90_000
+    assert instant_ms(1_800_000_090_123, NOW_MS) == NOW_MS + 90_123
+
+
+@pytest.mark.parametrize("told", [None, True, "", "soon", -1, float("nan"), float("inf"), 10**400, [], {}])
+def test_a_field_that_is_no_time_is_none(told: object) -> None:
+    """Nonsense is passed over."""
+    assert instant_ms(told, NOW_MS) is None
+
+
+@given(st.integers() | st.floats() | st.text(max_size=30) | st.datetimes().map(str))
+def test_an_instant_lies_between_now_and_a_month_from_now(told: object) -> None:
+    """What is over is now, and nothing is further away than any window is long."""
+    found = instant_ms(told, NOW_MS)
+    assert found is None or NOW_MS <= found <= NOW_MS + 31 * 24 * 3600 * 1000

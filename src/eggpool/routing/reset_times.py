@@ -2,8 +2,9 @@
 
 Sources: RFC 9110 section 10.2.3 (Retry-After: seconds or a date); OpenAI's `retry-after-ms` and `x-ratelimit-reset-*`
 (durations such as `6m0s`); Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339); Gemini's `RetryInfo.retryDelay`;
-Z.ai's `next_flush_time`. Some providers write an instant where a duration belongs, in seconds or milliseconds since
-1970: told apart by magnitude, because no rest lasts for thirty years.
+Z.ai's `next_flush_time`, which it writes into its sentences in Beijing time; OpenCode Go's "Resets in 4hr 59min". Some
+providers write an instant where a duration belongs, in seconds or milliseconds since 1970: told apart by magnitude,
+because no rest lasts for thirty years.
 """
 
 from __future__ import annotations
@@ -11,24 +12,33 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 
 from eggpool.routing.health import LONGEST_TOLD_S
 
 _EARLIEST_INSTANT_S = 1e9  # 2001; as a duration thirty years
 _EARLIEST_INSTANT_MS = 1e12
-_UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_NO_INSTANT = 1e300
+_UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_BEIJING = timezone(timedelta(hours=8))
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _IN_BODY = re.compile(
-    rb'"(?:next_flush_time|nextFlushTime|retryDelay|retry_after|resets_at|reset_at)"\s*:\s*"?([^",}\]]{1,40})'
+    rb'"(?:next_flush_time|nextFlushTime|retryDelay|retry_after|resets_at|reset_at|resets_in_seconds)"'
+    rb'\s*:\s*"?([^",}\]]{1,40})'
 )
+_PART = (
+    r"(\d+(?:\.\d+)?) ?"
+    r"(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|w)(?![a-z])"
+)
+_WORDS_PART = re.compile(_PART, re.I)
 _IN_WORDS = re.compile(
-    r"(?:try again|retry|available again|resets?) (?:in|after) "
-    r"(?:((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)\b|(\d+(?:\.\d+)?) ?(milli)?(s|m|h|d)[a-z]*)",
-    re.I,
+    rf"(?:try again|retry|available again|resets?) (?:in|after) ((?:{_PART}(?:,? (?:and )?)?){{1,5}})", re.I
+)
+_AT_WORDS = re.compile(
+    r"(?:resets? (?:at|on)|将在) ?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?)", re.I
 )
 
 
@@ -45,7 +55,7 @@ def back_in_s(headers: Mapping[str, str], body: bytes, now_ms: int) -> float | N
     if told is None:
         told = max(_used_up(headers, now_ms), default=None)
     if told is None:
-        told = _in_words(body[:4096].decode("utf-8", "replace"))
+        told = _in_words(body[:4096].decode("utf-8", "replace"), now_ms)
     return _bounded(told)
 
 
@@ -59,17 +69,44 @@ def retry_after_s(headers: Mapping[str, str], now_ms: int) -> float | None:
     return None if told is None else _bounded(_moment(told.strip(), now_ms))
 
 
+def instant_ms(told: object, now_ms: int) -> int | None:
+    """The instant that a field means, in milliseconds since 1970; None when it is no time.
+
+    A number, or text in any form: an instant in seconds or milliseconds since 1970, RFC 3339, an HTTP date, or a time
+    from now. What is over is now; what is further away than a month is a month away.
+    """
+    if isinstance(told, str):
+        seconds = _bounded(_moment(told.strip(), now_ms))
+    elif isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told < _NO_INSTANT:
+        seconds = _bounded(_duration(told, now_ms))
+    else:
+        return None
+    return None if seconds is None else now_ms + round(seconds * 1000)
+
+
 def _bounded(told_s: float | None) -> float | None:
     return None if told_s is None else min(told_s, LONGEST_TOLD_S)
 
 
-def _in_words(text: str) -> float | None:
+def _in_words(text: str, now_ms: int) -> float | None:
     words = _IN_WORDS.search(text)
-    if words is None:
+    if words is not None:
+        return sum(
+            float(amount) * _UNIT_S["ms" if unit.lower().startswith(("ms", "milli")) else unit[0].lower()]
+            for amount, unit in _WORDS_PART.findall(words[1])
+        )
+    at = _AT_WORDS.search(text)
+    if at is None:
         return None
-    if words[1]:
-        return _lasting(words[1].lower())
-    return float(words[2]) * (0.001 if words[3] else _UNIT_S[words[4].lower()])
+    try:
+        instant = datetime.fromisoformat(at[1])
+    except ValueError:
+        return None
+    if instant.tzinfo is not None:
+        return max(0.0, instant.timestamp() - now_ms / 1000)
+    # Written without a zone it is Z.ai's, and Beijing's time; somebody else's UTC is then the later one.
+    waits = [instant.replace(tzinfo=zone).timestamp() - now_ms / 1000 for zone in (_BEIJING, UTC)]
+    return next((wait for wait in waits if wait > 0), 0.0)
 
 
 def _lasting(duration: str) -> float:
