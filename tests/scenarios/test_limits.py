@@ -271,3 +271,44 @@ def test_a_missing_model_comes_back(tmp_path: Path) -> None:
             assert used == {"alpha/a", "alpha/b"}
 
     run(scenario)
+
+
+WAITS = {
+    "seconds": {"retry-after": "30"},
+    "date": {"retry-after": formatdate(START_MS / 1000 + 30, usegmt=True)},
+    "milliseconds": {"retry-after-ms": "30000"},
+}
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+@pytest.mark.parametrize("wait", WAITS)
+def test_retry_after_is_obeyed(tmp_path: Path, status: int, wait: str) -> None:
+    """A provider that says when to come back is not asked before, in whatever unit it says so, full or overloaded."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        fails = error(status, headers=WAITS[wait])
+        async with pool_of(tmp_path, {"a": Behaviour(fails)}, clock=clock) as (pool, upstream):
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == status
+            clock.advance(29)
+            async with pool.post(PATHS[CHAT], question()) as answer:
+                assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+            assert len(upstream.work) == 1
+            clock.advance(1.5)
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+
+    run(scenario)
+
+
+def test_an_overload_ends(tmp_path: Path) -> None:
+    """However long a provider says that it is overloaded, it is asked again after five minutes."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        fails = error(503, headers={"retry-after": "86400"})
+        async with pool_of(tmp_path, {"a": Behaviour(fails)}, clock=clock) as (pool, _):
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 503
+            clock.advance(301)
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+
+    run(scenario)

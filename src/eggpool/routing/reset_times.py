@@ -2,8 +2,9 @@
 
 Sources: RFC 9110 section 10.2.3 (Retry-After: seconds or a date); OpenAI's `retry-after-ms` and `x-ratelimit-reset-*`
 (durations such as `6m0s`); Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339); Gemini's `RetryInfo.retryDelay`;
-Z.ai's `next_flush_time`. Some providers write an instant where a duration belongs, in seconds or milliseconds since
-1970: told apart by magnitude, because no rest lasts for thirty years.
+Z.ai's `next_flush_time`; OpenRouter's `X-RateLimit-Reset` inside the body; Anthropic's "regain access on". Some
+providers write an instant where a duration belongs, in seconds or milliseconds since 1970: told apart by magnitude,
+because no rest lasts for thirty years.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ _UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _IN_BODY = re.compile(
-    rb'"(?:next_flush_time|nextFlushTime|retryDelay|retry_after|resets_at|reset_at)"\s*:\s*"?([^",}\]]{1,40})'
+    rb'"(?:next_flush_time|nextFlushTime|retryDelay|retry_after|resets_at|reset_at|X-RateLimit-Reset)"\s*:\s*"?([^",}\]]{1,40})'
 )
+_REGAINED = re.compile(r"regain access on (\d{4}-\d\d-\d\d) at (\d\d:\d\d) UTC")
 _IN_WORDS = re.compile(
     r"(?:try again|retry|available again|resets?) (?:in|after) "
     r"(?:((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)\b|(\d+(?:\.\d+)?) ?(milli)?(s|m|h|d)[a-z]*)",
@@ -45,7 +47,7 @@ def back_in_s(headers: Mapping[str, str], body: bytes, now_ms: int) -> float | N
     if told is None:
         told = max(_used_up(headers, now_ms), default=None)
     if told is None:
-        told = _in_words(body[:4096].decode("utf-8", "replace"))
+        told = _in_words(body[:4096].decode("utf-8", "replace"), now_ms)
     return _bounded(told)
 
 
@@ -63,7 +65,10 @@ def _bounded(told_s: float | None) -> float | None:
     return None if told_s is None else min(told_s, LONGEST_TOLD_S)
 
 
-def _in_words(text: str) -> float | None:
+def _in_words(text: str, now_ms: int) -> float | None:
+    regained = _REGAINED.search(text)
+    if regained is not None:
+        return _moment(f"{regained[1]}T{regained[2]}+00:00", now_ms)
     words = _IN_WORDS.search(text)
     if words is None:
         return None
