@@ -28,6 +28,11 @@ def test_what_refuses() -> None:
     assert words == {Kind.RATE, Kind.CONCURRENCY, Kind.BALANCE, Kind.PLAN_WINDOW}
 
 
+def test_what_obeys() -> None:
+    """A provider that is overloaded refuses when it says when to come back; every other guess stays a guess."""
+    assert {kind for kind, verdict in VERDICTS.items() if verdict.obeys} == {Kind.OVERLOADED}
+
+
 def test_what_rests_an_account() -> None:
     """A whole account rests only for its key, its money, its plan, its connection or all that it may do at once."""
     accounts = {kind for kind, verdict in VERDICTS.items() if verdict.scope == "account"}
@@ -91,7 +96,35 @@ def test_status_alone(status: int, kind: Kind) -> None:
         (429, "1313", "", Kind.PLAN_WINDOW),
         (400, "1211", "", Kind.MODEL_MISSING),
         (400, "1261", "", Kind.PROMPT_TOO_LONG),
+        # where an account is at fault, under codes and types of their own
+        (401, "", "CreditsError", Kind.BALANCE),
+        (400, "Arrearage", "Arrearage", Kind.BALANCE),
+        (429, "billing_not_active", "", Kind.BALANCE),
+        (400, "billing_hard_limit_reached", "", Kind.BALANCE),
+        (402, "insufficient_balance", "", Kind.BALANCE),
+        (429, "", "GoUsageLimitError", Kind.PLAN_WINDOW),
+        (429, "queue_exceeded", "too_many_requests_error", Kind.OVERLOADED),
+        (429, "token_quota_exceeded", "too_many_tokens_error", Kind.RATE),
+        (400, "organization_restricted", "invalid_request_error", Kind.CREDENTIALS),
+        (401, "account_deactivated", "", Kind.CREDENTIALS),
+        (401, "", "invalid_authentication_error", Kind.CREDENTIALS),
+        (403, "unsupported_country_region_territory", "request_forbidden", Kind.ADDRESS),
+        (404, "", "resource_not_found_error", Kind.MODEL_MISSING),
+        (400, "", "exceed_context_size_error", Kind.PROMPT_TOO_LONG),
+        (403, "", "permission_denied_error", Kind.FORBIDDEN),
+        # numbers that mean another thing with a status
+        (401, "1002", "", Kind.CREDENTIALS),
+        (401, "1001", "", Kind.CREDENTIALS),
+        (400, "1004", "", Kind.BAD_REQUEST),
         # MiniMax answers 200
+        (200, "1001", "", Kind.TIMEOUT),
+        (200, "1026", "", Kind.BAD_REQUEST),
+        (200, "1041", "", Kind.CONCURRENCY),
+        (200, "2013", "", Kind.BAD_REQUEST),
+        (200, "2045", "", Kind.RATE),
+        (200, "2049", "", Kind.CREDENTIALS),
+        (200, "2056", "", Kind.PLAN_WINDOW),
+        (200, "1013", "", Kind.SERVER_ERROR),
         (200, "1002", "", Kind.RATE),
         (200, "1004", "", Kind.CREDENTIALS),
         (200, "1008", "", Kind.BALANCE),
@@ -123,6 +156,40 @@ def test_codes(status: int, code: str, error_type: str, kind: Kind) -> None:
     [
         (400, "Your credit balance is too low to access the Anthropic API.", Kind.BALANCE),
         (403, "Insufficient balance", Kind.BALANCE),
+        (401, "Insufficient balance. Manage your billing here: https://example.com", Kind.BALANCE),
+        (402, "Insufficient Balance", Kind.BALANCE),
+        (402, "This request requires more credits, or fewer max_tokens.", Kind.BALANCE),
+        (403, "Key limit exceeded (total limit). Manage it in your settings.", Kind.BALANCE),
+        (403, "Your newly created team doesn't have any credits yet.", Kind.BALANCE),
+        (429, "Your team has either used all available credits or reached its monthly spending limit.", Kind.BALANCE),
+        (412, "Account x is suspended, possibly due to reaching the monthly spending limit.", Kind.BALANCE),
+        (402, "Credit limit exceeded, please add credits.", Kind.BALANCE),
+        (429, "Your account is not active, please check your billing details on our website.", Kind.BALANCE),
+        (400, "Access denied, please make sure your account is in good standing.", Kind.BALANCE),
+        (400, "API key not valid. Please pass a valid API key.", Kind.CREDENTIALS),
+        (400, "Incorrect API key provided: xa***ab. You can obtain one from the console.", Kind.CREDENTIALS),
+        (400, "API key expired. Please renew the API key.", Kind.CREDENTIALS),
+        (403, "Your API key was reported as leaked. Please use another API key.", Kind.CREDENTIALS),
+        (403, "Method doesn't allow unregistered callers.", Kind.CREDENTIALS),
+        (400, "This organization has been disabled.", Kind.CREDENTIALS),
+        (200, "invalid api key", Kind.CREDENTIALS),
+        (400, "User location is not supported for the API use.", Kind.ADDRESS),
+        (403, "Country, region, or territory is not supported: your region is not supported", Kind.ADDRESS),
+        (403, "The model requires moderation and your input was flagged for violence.", Kind.BAD_REQUEST),
+        (
+            400,
+            "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC.",
+            Kind.PLAN_WINDOW,
+        ),
+        (400, "input length and `max_tokens` exceed context limit: 190000 + 21333 > 200000", Kind.PROMPT_TOO_LONG),
+        (400, "The input token count (12) exceeds the maximum number of tokens allowed (10).", Kind.PROMPT_TOO_LONG),
+        (400, "This model's maximum prompt length is 131072 but the request has 200000.", Kind.PROMPT_TOO_LONG),
+        (400, "Invalid request: Your request exceeded model token limit: 262144", Kind.PROMPT_TOO_LONG),
+        (400, "the request exceeds the available context size.", Kind.PROMPT_TOO_LONG),
+        (400, "Range of input length should be [1, 98304]", Kind.PROMPT_TOO_LONG),
+        (404, "Not found the model kimi-x or Permission denied", Kind.MODEL_MISSING),
+        (404, "No allowed providers are available for the selected model.", Kind.MODEL_MISSING),
+        (403, "Project x does not have access to model y", Kind.FORBIDDEN),
         (200, "insufficient balance", Kind.BALANCE),
         (400, "prompt is too long: 210000 tokens > 200000 maximum", Kind.PROMPT_TOO_LONG),
         (400, "This model's maximum context length is 8192 tokens.", Kind.PROMPT_TOO_LONG),
@@ -197,6 +264,11 @@ def test_exceptions(error: UpstreamError, kind: Kind) -> None:
         ("You have reached your weekly limit", Kind.PLAN_WINDOW),
         ("5-hour usage limit reached", Kind.PLAN_WINDOW),
         ("Quota exceeded for this plan", Kind.PLAN_WINDOW),
+        ("Monthly usage limit reached. Resets in 3 days.", Kind.PLAN_WINDOW),
+        ("You exceeded your current quota. Quota exceeded for metric: x/requests, limit: 50", Kind.RATE),
+        ("Service tier capacity exceeded for this model.", Kind.RATE),
+        ("Tokens per minute limit exceeded - too many tokens processed.", Kind.RATE),
+        ("Rate limit exceeded: free-models-per-day.", Kind.RATE),
         ("Rate limit reached", Kind.RATE),
         ("Too many requests", Kind.RATE),
         ("", Kind.RATE),

@@ -206,3 +206,109 @@ def test_deadline(tmp_path: Path) -> None:
             assert (row.record.outcome.value, row.attempts[0].error_class) == ("error", "timeout")
 
     run(scenario)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with a time", "without"])
+def test_two_hundred_at_once(tmp_path: Path, told: bool) -> None:
+    """With every account limited, two hundred requests at once ask nobody; after the rest, each account once."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        accounts = {name: rate_limited(30 if told else None) for name in ("a", "b")}
+        async with pool_of(tmp_path, accounts, clock=clock) as (pool, upstream):
+
+            async def crowd() -> None:
+                asked = (pool.answer(PATHS[CHAT], question()) for _ in range(200))
+                assert {status for status, _ in await asyncio.gather(*asked)} == {429}
+
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 429
+            assert len(upstream.work) == 2
+            await crowd()
+            assert len(upstream.work) == 2
+            rest_s = 30.0 if told else 1.2
+            for probed in (2, 4, 6):
+                clock.advance(rest_s)
+                await crowd()
+                assert len(upstream.work) == 2 + probed
+                assert len({request.api_key for request in upstream.work[-2:]}) == 2
+                rest_s *= 1 if told else 2
+
+    run(scenario)
+
+
+def test_a_crowd_and_one_account_that_only_seems_bad(tmp_path: Path) -> None:
+    """A single account that rests on our guess refuses nobody, however many come at once."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": Behaviour(error(500))}, clock=HandClock()) as (pool, _):
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 500
+            assert pool.runtime.pool.rests
+            asked = (pool.answer(PATHS[CHAT], question()) for _ in range(50))
+            assert {status for status, _ in await asyncio.gather(*asked)} == {200}
+            assert pool.runtime.pool.rests == {}
+
+    run(scenario)
+
+
+def test_a_missing_model_comes_back(tmp_path: Path) -> None:
+    """A model that one account lacks is asked of the others, and of that account again once its rest is over."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        lacks = error(404, message="The model `scripted-large` does not exist.")
+        async with pool_of(tmp_path, {"a": Behaviour(lacks), "b": good}, clock=clock) as (pool, upstream):
+            for _ in range(3):
+                assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+            assert [request.api_key for request in upstream.work] == [key_of(name) for name in "abbb"]
+            assert (await pool.answer(PATHS[CHAT], question(model="scripted-small")))[0] == 200
+            assert upstream.work[-1].api_key == key_of("a")
+            clock.advance(40)
+            used = set()
+            for _ in range(2):
+                async with pool.post(PATHS[CHAT], question()) as answer:
+                    used.add(answer.headers["x-eggpool-account"])
+                clock.advance(1)
+            assert used == {"alpha/a", "alpha/b"}
+
+    run(scenario)
+
+
+WAITS = {
+    "seconds": {"retry-after": "30"},
+    "date": {"retry-after": formatdate(START_MS / 1000 + 30, usegmt=True)},
+    "milliseconds": {"retry-after-ms": "30000"},
+}
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+@pytest.mark.parametrize("wait", WAITS)
+def test_retry_after_is_obeyed(tmp_path: Path, status: int, wait: str) -> None:
+    """A provider that says when to come back is not asked before, in whatever unit it says so, full or overloaded."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        fails = error(status, headers=WAITS[wait])
+        async with pool_of(tmp_path, {"a": Behaviour(fails)}, clock=clock) as (pool, upstream):
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == status
+            clock.advance(29)
+            async with pool.post(PATHS[CHAT], question()) as answer:
+                assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+            assert len(upstream.work) == 1
+            clock.advance(1.5)
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+
+    run(scenario)
+
+
+def test_an_overload_ends(tmp_path: Path) -> None:
+    """However long a provider says that it is overloaded, it is asked again after five minutes."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        fails = error(503, headers={"retry-after": "86400"})
+        async with pool_of(tmp_path, {"a": Behaviour(fails)}, clock=clock) as (pool, _):
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 503
+            clock.advance(301)
+            assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+
+    run(scenario)

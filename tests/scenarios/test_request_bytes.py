@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.pool import BEARER, CLIENT_KEY, key_of, pool_of, run
-from tests.scenarios.asking import CHAT, MESSAGES, PATHS, question
+from tests.scenarios.asking import CHAT, MESSAGES, PATHS, RESPONSES, question
 
 from eggpool.domain import Dialect
-from eggpool.scripted import good, reply
+from eggpool.scripted import error, good, reply
 
 ODD = (
     b'{ "zeta" : 1e400,\r\n\t"messages":[ {"role":"user","content":"caf\\u00e9 \xc3\xa9 \\ud83d\\ude00","extra":{}}],'
@@ -187,5 +187,39 @@ def test_paths_of_the_provider(tmp_path: Path) -> None:
             await pool.answer(PATHS[CHAT], question())
             await pool.answer(PATHS[CHAT], question(model="scripted-small"))
             assert [request.path for request in upstream.work] == ["/v1/elsewhere/chat", "/v1/small/chat"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", "!"]
+)
+@pytest.mark.parametrize("dialect", [CHAT, MESSAGES, RESPONSES])
+def test_any_content_type(tmp_path: Path, dialect: Dialect, content_type: str | None) -> None:
+    """A body that can be read is taken under whatever content type, and goes on as it came."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": good}) as (pool, upstream):
+            body = question(dialect)
+            skipped = ["content-type"] if content_type is None else []
+            headers = BEARER if content_type is None else BEARER | {"content-type": content_type}
+            async with pool.http.post(
+                pool.url + PATHS[dialect], data=body, headers=headers, skip_auto_headers=skipped
+            ) as answer:
+                assert answer.status == 200
+            assert upstream.work[0].body == body
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("number", [b"9" * 4000, b"-1e999999", b"1.0000000000000000000000001", b"9007199254740993"])
+def test_numbers_of_any_size(tmp_path: Path, number: bytes) -> None:
+    """Numbers that no machine can hold are the provider's to judge: they go on digit by digit."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": error(400)}) as (pool, upstream):
+            body = b'{"model":"scripted-large","seed":' + number + b',"messages":[]}'
+            assert (await pool.answer(PATHS[CHAT], body))[0] == 400
+            assert upstream.work[0].body == body
 
     run(scenario)

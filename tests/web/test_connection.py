@@ -341,3 +341,58 @@ def test_unfinished_requests_do_not_delay_the_end(tmp_path: Path, sent: bytes) -
             assert time.monotonic() - begun < SOON_S
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"x: " + b"a" * 1000 + b"\r\n", b"a" * 1000], ids=["very many lines", "one endless line"]
+)
+def test_headers_without_end(tmp_path: Path, piece: bytes) -> None:
+    """Headers of more than 64 KiB are a 431 as soon as they are, with a key or without, and nothing more is read."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": good}) as (pool, upstream):
+            received = await pool.raw(b"POST /v1/messages HTTP/1.1\r\nhost: pool\r\nx: " + piece * 80)
+            assert statuses(received) == [431]
+            assert b"64 KiB" in received
+            assert upstream.work == []
+
+    run(scenario)
+
+
+def test_headers_that_do_not_come(tmp_path: Path) -> None:
+    """A request whose headers are begun and not ended is a 408 after the header time-out, however they drip."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": good}) as (pool, _), client(pool) as one:
+            one.side.header_timeout_s = SHORT_S
+            one.writer.write(HEALTH + b"GET /v1/healthz HTTP/1.1\r\n")
+            assert statuses(await one.reader.read()) == [200, 408]
+            await pool.until(lambda: not pool.client_connections)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost: p", ask(b"{", framed="content-length: 1000")],
+    ids=["nothing", "half a head", "half a body"],
+)
+@BOTH_LOOPS
+def test_hundreds_of_unfinished_requests(tmp_path: Path, begun: bytes, debug: bool) -> None:
+    """Three hundred connections that have begun and do not go on leave the others what they need, and then go."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": good}) as (pool, upstream):
+            opened = [await asyncio.open_connection("127.0.0.1", pool.port) for _ in range(300)]
+            for _, writer in opened:
+                writer.write(begun)
+            await pool.until(lambda: len(pool.client_connections) == 300)
+            for _ in range(20):
+                async with asyncio.timeout(SOON_S):
+                    assert (await pool.answer("/v1/chat/completions", question()))[0] == 200
+            assert len(upstream.work) == 20
+            for _, writer in opened:
+                writer.close()
+            await pool.until(lambda: len(pool.client_connections) <= 1)
+
+    run(scenario, debug=debug)

@@ -114,6 +114,11 @@ def test_both_headers_are_taken(tmp_path: Path) -> None:
         (b'{"model":"m","\xff":1}', "UTF-8"),
         (b'{"model":"m","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "deeply"),
         (b"\xef\xbb\xbf{}", "byte order mark"),
+        (b'{"model":"m","x":NaN}', "not valid JSON at byte"),
+        (b'{"model":"m","x":"\x00"}', "not valid JSON at byte"),
+        (b'{"model":"m\\u0000"}', "control character"),
+        (b'{"model":"m","x":"\\ud83d"}', "surrogate pair"),
+        (b'{"model":"' + b"m" * 1_000_000 + b'"}', "longer than 512"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -124,12 +124,15 @@ class Lease:
         self._settle(spent)
         verdict = VERDICTS[kind]
         scope = self._scopes.get(verdict.scope) if verdict.scope else None
+        obeys = verdict.obeys and told_s is not None
+        if obeys and told_s is not None:
+            told_s = min(told_s, health.LONGEST_GUESS_S)  # it is not a window: nobody knows how long it will last
         self._step([trial for trial in self._trials if trial != scope], health.TrialLeft())
         if scope is None:
             return None
         failure = health.Failed(
             kind=kind.value,
-            on_providers_word=verdict.on_providers_word,
+            on_providers_word=verdict.on_providers_word or obeys,
             first_rest_s=verdict.first_rest_s,
             jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
             told_s=told_s,
