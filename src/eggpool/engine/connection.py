@@ -11,20 +11,17 @@ from __future__ import annotations
 import asyncio
 import re
 import select
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from eggpool.engine.corked import Corked
+from eggpool.engine.cycle import App, Cycle, Message, Receive, Scope, Send
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["App", "Connection", "Message", "Receive", "Scope", "Send", "connection_of"]
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_TRAILER_BYTES = 64 * 1024
@@ -33,6 +30,7 @@ BODY_STEP_BYTES = 4 * 1024 * 1024  # of a body, after which the application deci
 
 CONNECTION = "eggpool.connection"
 
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _HEAD_END = b"\r\n\r\n"
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
 _MAX_CHUNK_LINE_BYTES = 4096
@@ -47,6 +45,8 @@ class Connection(HttpToolsProtocol):
     upload_timeout_s = 30.0  # without a byte of a body that is wanted
     look_s = 0.5  # between looks whether a client from which nothing is read has left
     closed: Callable[[], None] | None = None  # called when the connection is gone
+    scope: Scope  # type: ignore[assignment] # of the newest request
+    cycle: Cycle | None  # type: ignore[assignment] # of the newest request that was taken
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,6 +55,8 @@ class Connection(HttpToolsProtocol):
         self._upload_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None  # None while a request is there, or has begun to come
         self._heard = 0.0  # when something of a body came last
         self._inbox = b""  # what came and was not given to the parser, from `_at` on
         self._at = 0
@@ -62,7 +64,6 @@ class Connection(HttpToolsProtocol):
         self._left = 0  # bytes that belong to the body, or to its chunk, without a look at them
         self._chunked = False
         self._trailer_bytes: int | None = None  # None before the last chunk
-        self._unparsed_body = False  # the parser takes what follows for another protocol, but it is a body
         self._keep_alive = True  # whether the connection outlives the running request, if its body is read
         self._fault: bytes | None = None  # why the request cannot be taken
 
@@ -75,8 +76,7 @@ class Connection(HttpToolsProtocol):
     @property
     def responding(self) -> bool:
         """Whether the running request has had the beginning of an answer."""
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None and cycle.response_started
+        return self.cycle is not None and self.cycle.response_started
 
     def send_now(self, send: Send, message: Message) -> bool:
         """Send a message from a callback, where nothing can be waited for; False when the client does not read."""
@@ -91,9 +91,8 @@ class Connection(HttpToolsProtocol):
 
     def abort(self) -> None:
         """Close the connection without an end of the body: the honest end of a reply that broke off."""
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None:
-            cycle.disconnected = True  # else uvicorn takes the missing end for a defect of the application
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # else the missing end is taken for a defect of the application
         self.transport.abort()
 
     def shutdown(self) -> None:
@@ -102,8 +101,10 @@ class Connection(HttpToolsProtocol):
         if self._answering and not self._in_headers and not self.responding:
             self._give_up_request()
             self.transport.close()
+        elif self.cycle is not None and self._answering:
+            self.cycle.keep_alive = False
         else:
-            super().shutdown()
+            self.transport.close()
 
     # --- uvicorn's callbacks, with what is added -----------------------------------------------------------------
 
@@ -115,7 +116,13 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who watches."""
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        if self.cycle is not None:
+            self.cycle.leave()
+        self.flow.resume_writing()
+        self.transport.close()
+        self.parser = None  # type: ignore[assignment]
+        self._stop_idle_timer()
         self._stop_header_timer()
         self._stop_upload_timer()
         self._stop_write_timer()
@@ -135,56 +142,87 @@ class Connection(HttpToolsProtocol):
             self._upload_timer = self.loop.call_later(self.upload_timeout_s, self._upload_too_slow)
 
     def on_message_begin(self) -> None:
-        """Give the request its connection."""
-        super().on_message_begin()
-        self.scope["extensions"] = {CONNECTION: {"connection": self}}
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """The parts of an answer that are written in one turn of the loop are sent together."""
-        cycle.transport = self._corked  # type: ignore[assignment]
-        super()._start_asgi_task(cycle, app)
+        """A new request, which gets its connection along."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self.scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "headers": self.headers,
+            "extensions": {CONNECTION: {"connection": self}},
+        }
 
     def on_headers_complete(self) -> None:
         """The header block is there: start the request, unless it cannot be taken."""
         self._in_headers = False
         self._stop_header_timer()
-        self._unset_keepalive_if_required()
-        length, self._chunked, self._fault = self._framing()
+        self._idle_since = None
+        version = self.parser.get_http_version()
+        method = self.parser.get_method()
+        length, self._chunked, self._fault = self._framing(version, method)
         if self._fault is not None:
             return
         self._left = length
-        self._unparsed_body = length > 0 and self.parser.should_upgrade()
-        super().on_headers_complete()
-        self._keep_alive = self.cycle.keep_alive
-        if length or self._chunked:
+        url = httptools.parse_url(self.url)
+        scope = self.scope
+        scope["method"] = method.decode("ascii")
+        scope["http_version"] = version
+        scope["raw_path"] = url.path
+        scope["path"] = unquote(url.path.decode("ascii"))
+        scope["query_string"] = url.query or b""
+        self._keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        has_body = length > 0 or self._chunked
+        self.cycle = Cycle(
+            self,
+            self._corked,
+            scope,
+            self.server_state.default_headers,
             # An answer that begins before the body is whole is the last one: where the next request begins is not
             # known, and may never be.
-            self.cycle.keep_alive = False
+            keep_alive=self._keep_alive and not has_body,
+            awaits_continue=self.expect_100_continue,
+        )
+        task = self.loop.create_task(self.cycle.run(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(self, body: bytes | memoryview) -> None:
         """Collect the body. The application wants it whole, so it is woken when it is, or when much has come."""
         cycle = self.cycle
-        if cycle.response_complete:
+        if cycle is None or cycle.response_complete:
             return
-        cycle.body += body
-        if len(cycle.body) >= BODY_STEP_BYTES:
+        if cycle.feed(body) >= BODY_STEP_BYTES:
             self.flow.pause_reading()
-            cycle.message_event.set()
+            cycle.wake()
 
     def on_message_complete(self) -> None:
         """What comes next is a new header block."""
-        if self._fault is not None or self._unparsed_body:
+        if self._fault is not None or self._left:
             return
         self._in_headers = True
         self._stop_upload_timer()
-        if not self.cycle.response_started:
-            self.cycle.keep_alive = self._keep_alive
-        super().on_message_complete()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.response_started:
+                cycle.keep_alive = self._keep_alive
+            cycle.fed()
 
     def on_response_complete(self) -> None:
         """Go on with what came meanwhile."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         self._stop_looking()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._idle_too_long)
         self._consume()
 
     def pause_writing(self) -> None:
@@ -202,8 +240,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None and not cycle.response_complete
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _consume(self) -> None:
         """Give the parser what it may have of the inbox."""
@@ -248,7 +285,7 @@ class Connection(HttpToolsProtocol):
                     self._refuse(b"400 Bad Request", b"This is not an HTTP request.")
                     return False
                 if self._header_timer is None:
-                    self._unset_keepalive_if_required()
+                    self._idle_since = None
                     self._start_header_timer()
             return False
         self._feed(end + len(_HEAD_END))
@@ -257,17 +294,22 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _take_body(self) -> None:
-        """Give the parser, or the request, what is there of a body or a chunk."""
+        """Give the request what is there of its body, or the parser what is there of a chunk.
+
+        The parser need not see a body whose length is known: it would only copy it. It is waiting for it then, so the
+        next request gets a new one.
+        """
         self._heard = self.loop.time()
-        end = min(self._at + self._left, len(self._inbox))
-        self._left -= end - self._at
-        if not self._unparsed_body:
+        start, end = self._at, min(self._at + self._left, len(self._inbox))
+        self._left -= end - start
+        if self._chunked:
             self._feed(end)
             return
-        self.on_body(self._inbox[self._at : end])
         self._at = end
+        whole = start == 0 and end == len(self._inbox)
+        self.on_body(self._inbox if whole else memoryview(self._inbox)[start:end])
         if not self._left:
-            self._unparsed_body = False
+            self.parser = httptools.HttpRequestParser(self)
             self.on_message_complete()
 
     def _take_line(self) -> bool:
@@ -319,7 +361,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._fault = self._fault or b"This is not a valid HTTP request."
 
-    def _framing(self) -> tuple[int, bool, bytes | None]:
+    def _framing(self, version: str, method: bytes) -> tuple[int, bool, bytes | None]:
         """The announced length of the body, whether it comes in chunks, and why the request cannot be taken."""
         hosts = 0
         length = 0
@@ -331,10 +373,9 @@ class Connection(HttpToolsProtocol):
                 length = int(value)  # the parser refuses a second one, and what is not a number
             elif name == b"transfer-encoding":
                 encodings.append(value.strip().lower())
-        version = self.parser.get_http_version()
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             return 0, False, b"A request needs exactly one Host header."
-        if self.parser.get_method() == b"CONNECT":
+        if method == b"CONNECT":
             return 0, False, b"This is not a proxy for connections: CONNECT is not served."
         if encodings and (encodings != [b"chunked"] or version != "1.1" or self.parser.should_upgrade()):
             return 0, False, b"Transfer-Encoding must be chunked, in HTTP/1.1, and without an Upgrade."
@@ -357,9 +398,25 @@ class Connection(HttpToolsProtocol):
 
     def _give_up_request(self) -> None:
         """The running request will not become whole: its application is told that the client has left."""
-        if self._answering:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self.cycle is not None and self._answering:
+            self.cycle.leave()
+
+    def _idle_too_long(self) -> None:
+        """The timer between requests: one for a whole connection, moved on when it fires too early."""
+        self._idle_timer = None
+        if self.transport.is_closing():
+            return
+        since = self.loop.time() if self._idle_since is None else self._idle_since
+        left_s = since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0.001 or self._idle_since is None:
+            self._idle_timer = self.loop.call_later(left_s, self._idle_too_long)
+        else:
+            self.transport.close()
+
+    def _stop_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
 
     def _start_header_timer(self) -> None:
         self._header_timer = self.loop.call_later(self.header_timeout_s, self._headers_too_slow)

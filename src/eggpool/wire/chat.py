@@ -18,8 +18,9 @@ from eggpool.wire import fields, sse
 from eggpool.wire.notes import NOTHING, ErrorInfo, Note, told_error, usage_of
 
 STREAM_MARKS = re.compile(
-    rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]|event:\s*error'
-    rb'|"object"\s*:\s*"error"|"base_resp"|"index"\s*:\s*[1-9]'
+    # What begins with the same byte stands together: an event has many quotes, and each is tried once so.
+    rb'"(?:usage"\s*:\s*\{|finish_reason"\s*:\s*"|error"\s*:\s*[{"]|object"\s*:\s*"error"|base_resp"'
+    rb'|index"\s*:\s*[1-9])|\[DONE\]|event:\s*error'
 )
 """Matches each event that the observer has to read; all others are passed by unread."""
 

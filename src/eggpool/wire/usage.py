@@ -123,12 +123,9 @@ class Observer:
         self._recent.clear()
         self._recent_bytes = 0
         at = sse.event_start(tail, 0, max(0, len(tail) - _RECENT_BYTES))
-        while at < len(tail):
-            end = sse.event_end(tail, at)
-            event = tail[at:end]
-            if self._codec.STREAM_MARKS.search(event):
-                self._read(event)
-            at = end
+        while mark := self._codec.STREAM_MARKS.search(tail, at):
+            start, at = sse.event_start(tail, at, mark.start()), sse.event_end(tail, mark.start())
+            self._read(tail[start:at])
 
     def _without_usage(self, block: bytes) -> bytes:
         """The block without the event that holds nothing but usage, looked for from the end, where it stands."""
