@@ -281,6 +281,17 @@ class Quota:
         self.refresh(now_ms, model)
         return self.refused
 
+    def shares(self, now_ms: int, extra: Spending = NOTHING) -> list[float]:
+        """The used share of each window whose limit is known, after `extra`."""
+        amounts = extra.amounts
+        found: list[float] = []
+        for window in self.windows:
+            window.move(now_ms)
+            share = window.share(now_ms, self._aside(window.model)[window.place], self._poll_ms)
+            if share is not None:
+                found.append(share + amounts[window.place] * (window.ratio or 0.0))
+        return found
+
     def view(self, now_ms: int) -> tuple[WindowView, ...]:
         """All windows, for people."""
         return tuple(self._view(window, now_ms) for window in self.windows)

@@ -121,7 +121,11 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 class Window:
-    """One window: its period, our own spending in it, and what was told about it."""
+    """One window: its period, our own spending in it, and what was told about it.
+
+    `ratio` is the share that one unit of spending takes, `limit` the limit in the window's unit; both None while nobody
+    knows. `place` is which of a request's amounts it counts.
+    """
 
     __slots__ = (
         "_base",
@@ -134,8 +138,10 @@ class Window:
         "drift",
         "ends_ms",
         "length_ms",
+        "limit",
         "model",
         "place",
+        "ratio",
         "spec",
         "starts_ms",
         "told",
@@ -143,6 +149,8 @@ class Window:
 
     def __init__(self, spec: WindowSpec, model: str | None = None) -> None:
         self.model = model
+        self.limit: int | None = None
+        self.ratio: float | None = None
         self.starts_ms = 0
         self.ends_ms = 0  # of a period that has begun; 0 when none has, and for rolling windows
         self.told: dict[Channel, Told] = {}
@@ -160,30 +168,24 @@ class Window:
         self.place = PLACES[spec.unit]
         self.length_ms = min(max(spec.length_s * 1000, SHORTEST_MS), LONGEST_MS)
         self._width_ms = max(self.length_ms // BUCKETS, 1)
+        limit = spec.limit
+        known = limit is not None and limit > 0 and spec.unit is not QuotaUnit.PERCENT
+        self.limit = min(limit, LARGEST) if limit is not None and known else None
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Find the ratio: as it was learnt, within reason where a limit is known, else what the limit says."""
+        limit = self.limit
+        self.ratio = None if limit is None else 1 / limit
+        if self._learnt_own > 0:
+            self.ratio = self._learnt_share / self._learnt_own
+            if limit is not None and self.spec.source is not WindowSource.ASSUMED:
+                self.ratio = min(max(self.ratio, 1 / (limit * _LEARNT_LEEWAY)), _LEARNT_LEEWAY / limit)
 
     @property
     def key(self) -> tuple[str, str | None, bool]:
         """What tells windows of an account apart: a ceiling of the user's own is not the provider's limit."""
         return self.spec.name, self.model, self.spec.enforce
-
-    @property
-    def limit(self) -> int | None:
-        """The limit in the window's unit, where one is known and makes sense."""
-        limit = self.spec.limit
-        if limit is None or limit <= 0 or self.spec.unit is QuotaUnit.PERCENT:
-            return None
-        return min(limit, LARGEST)
-
-    @property
-    def ratio(self) -> float | None:
-        """The share that one unit of spending takes; None while nobody knows."""
-        limit = self.limit
-        if self._learnt_own > 0:
-            learnt = self._learnt_share / self._learnt_own
-            if limit is None or self.spec.source is WindowSource.ASSUMED:
-                return learnt
-            return min(max(learnt, 1 / (limit * _LEARNT_LEEWAY)), _LEARNT_LEEWAY / limit)
-        return None if limit is None else 1 / limit
 
     @property
     def own(self) -> int:
@@ -291,14 +293,15 @@ class Window:
         """A limit that the provider tells replaces what was configured or assumed."""
         spec = self.spec
         known = report.limit is not None and report.limit > 0 and report.unit is not QuotaUnit.PERCENT
-        if report.unit is spec.unit and report.limit is not None and known:
+        if report.unit is spec.unit and report.limit is not None and known and report.limit != spec.limit:
             spec = msgspec.structs.replace(spec, limit=min(report.limit, LARGEST))
-        if spec.source is WindowSource.ASSUMED and report.unit is QuotaUnit.PERCENT:
+        if spec.source is WindowSource.ASSUMED and report.unit is QuotaUnit.PERCENT and spec.limit is not None:
             limit = self.limit
             if limit is not None and not self._learnt_own:
                 self._learnt_share, self._learnt_own = _WEAK_PRIOR_SHARE, _WEAK_PRIOR_SHARE * limit
             spec = msgspec.structs.replace(spec, limit=None)
-        self.spec = msgspec.structs.replace(spec, source=WindowSource.PROVIDER)
+        if spec is not self.spec or spec.source is not WindowSource.PROVIDER:
+            self._describe(msgspec.structs.replace(spec, source=WindowSource.PROVIDER))
 
     def _reset_told(self, report: QuotaReport, now_ms: int) -> int | None:
         """The reset as an instant that can be true, else None."""
@@ -333,6 +336,7 @@ class Window:
                 self._learnt_share, self._learnt_own = _PRIOR_SHARE, _PRIOR_SHARE * limit
             self._learnt_share = self._learnt_share * _LEARNT_MEMORY + share
             self._learnt_own = self._learnt_own * _LEARNT_MEMORY + own
+            self._weigh()
             self._base = told
 
     def counted_words(self, now_ms: int, poll_ms: int) -> list[Told]:
@@ -476,6 +480,7 @@ class Window:
         self._newest = max(self._buckets, default=0)
         self.told = {one.channel: one for one in state.told}
         self._learnt_share, self._learnt_own, self.drift = state.learnt_share, state.learnt_own, state.drift
+        self._weigh()
 
 
 def _share_told(report: QuotaReport, limit: int | None) -> float | None:
