@@ -13,7 +13,8 @@ from tests.helpers.clock import HandClock
 
 from eggpool.config.load import load
 from eggpool.domain import AccountLabel, Dialect, ListedModel
-from eggpool.engine.pool import MAX_REMEMBERED_REPLIES, Lease, Pool
+from eggpool.engine.leases import ONE_REQUEST, Lease
+from eggpool.engine.pool import MAX_REMEMBERED_REPLIES, Pool
 from eggpool.routing.catalog import AccountModels
 from eggpool.routing.plan import Demand, Plan, plan
 from eggpool.routing.verdict import VERDICTS, Kind
@@ -100,7 +101,7 @@ def settle(lease: Lease, end: Kind | str, told_s: float | None = None) -> None:
         lease.left()
     else:
         lease.answered()
-        lease.ended()
+        lease.ended(ONE_REQUEST)
 
 
 ENDS: list[Kind | str] = [*Kind, "left", "answered"]
@@ -170,7 +171,7 @@ def test_a_trial_is_over_when_the_account_answers() -> None:
     trials[0].answered()
     assert [choice.candidate.account for choice in planned(pool, clock).choices] == [trials[0].candidate.account]
     for lease in trials:
-        lease.ended()
+        lease.ended(ONE_REQUEST)
 
 
 def test_an_old_answer_does_not_end_a_new_rest() -> None:
@@ -182,7 +183,7 @@ def test_an_old_answer_does_not_end_a_new_rest() -> None:
     clock.advance(1)
     pool.lease(choice).failed(Kind.RATE, 60.0)
     early.answered()
-    early.ended()
+    early.ended(ONE_REQUEST)
     assert choice.candidate.account in {refusal.account for refusal in planned(pool, clock).refused}
 
 

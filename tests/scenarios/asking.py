@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ PATHS = {CHAT: "/v1/chat/completions", MESSAGES: "/v1/messages", RESPONSES: "/v1
 MODEL = "scripted-large"
 WORDS = "say three words"
 STREAM_EVENTS = {CHAT: chat_stream_events, MESSAGES: messages_stream_events, RESPONSES: responses_stream_events}
+_NUMBERS = count(1)
 HELD_BACK = {CHAT: 1, MESSAGES: 3, RESPONSES: 4}
 """How many events of a good stream come before its first word."""
 
@@ -31,6 +33,11 @@ def question(dialect: Dialect = CHAT, *, stream: bool = False, model: str = MODE
     if stream:
         asked["stream"] = True
     return json.dumps(asked).encode()
+
+
+def opening(dialect: Dialect = CHAT, *, stream: bool = False, model: str = MODEL) -> bytes:
+    """A request body that begins a conversation of its own, so that no account has its prompt cached."""
+    return question(dialect, stream=stream, model=model, words=f"question {next(_NUMBERS)}")
 
 
 def text_of(dialect: Dialect, body: bytes) -> str:

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 from tests.helpers.clock import HandClock
 from tests.helpers.pool import ALL_DIALECTS, key_of, pool_of, provider, run, running_pool, settings
-from tests.scenarios.asking import CHAT, HELD_BACK, MESSAGES, PATHS, RESPONSES, STREAM_EVENTS, question, text_of
+from tests.scenarios.asking import (
+    CHAT,
+    HELD_BACK,
+    MESSAGES,
+    PATHS,
+    RESPONSES,
+    STREAM_EVENTS,
+    opening,
+    question,
+    text_of,
+)
 
 from eggpool.domain import Dialect
 from eggpool.scripted import (
@@ -250,12 +260,12 @@ def test_mended_key_returns_without_restart(tmp_path: Path) -> None:
         clock = HandClock()
         async with pool_of(tmp_path, {"a": error(401), "b": good}, clock=clock) as (pool, upstream):
             for _ in range(2):
-                assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+                assert (await pool.answer(PATHS[CHAT], opening()))[0] == 200
             upstream.behave(key_of("a"), good)
             clock.advance(60)
             used = set()
             for _ in range(4):
-                async with pool.post(PATHS[CHAT], question()) as answer:
+                async with pool.post(PATHS[CHAT], opening()) as answer:
                     used.add(answer.headers["x-eggpool-account"])
                 clock.advance(1)
             assert used == {"alpha/a", "alpha/b"}

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.pool import key_of, pool_of, run
 from tests.scenarios.asking import CHAT, PATHS, WORDS, question, text_of
 
-from eggpool.engine import dispatch
+from eggpool.engine import judging
 from eggpool.scripted import Behaviour, Drop, Hang, Play, Reply, Send, Steps, good, reply
 from eggpool.scripted.received import ReceivedRequest
 from eggpool.scripted.steps import SendChunk
@@ -45,7 +45,7 @@ def test_a_limit_whose_body_does_not_come(script: Steps, tmp_path: Path) -> None
             assert row.attempts[0].error_class == "rate"
             assert row.attempts[0].rest_ms is not None and 59_000 < row.attempts[0].rest_ms <= 60_000
 
-    assert dispatch.ERROR_BODY_S < 10
+    assert judging.ERROR_BODY_S < 10
     run(scenario)
 
 
