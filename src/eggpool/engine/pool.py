@@ -46,7 +46,7 @@ class AccountState:
 class Lease:
     """One attempt's hold on an account: taken by `Pool.lease`, ended by exactly one call of a settling method."""
 
-    __slots__ = ("_account", "_began", "_pool", "_scopes", "_trials", "candidate", "settled")
+    __slots__ = ("_account", "_began", "_pool", "_trials", "candidate", "settled")
 
     def __init__(self, pool: Pool, account: AccountState, candidate: Candidate) -> None:
         self._pool = pool
@@ -55,11 +55,6 @@ class Lease:
         self.candidate = candidate
         self._began = account.last_used
         self.settled = False
-        self._scopes: dict[str, ScopeKey] = {
-            "model": health.model_scope(candidate.account, candidate.model),
-            "account": health.account_scope(candidate.account),
-            "provider": health.provider_scope(candidate.provider),
-        }
 
     @property
     def target(self) -> Target:
@@ -68,12 +63,14 @@ class Lease:
 
     def begin_trials(self) -> None:
         """What is due is tried by this very request; until it has ended, others see that somebody is trying."""
-        self._trials = self._pool.resting_scopes.due(self._scopes.values())
-        self._step(self._trials, health.TrialBegan())
+        if self._pool.rests:
+            self._trials = self._pool.resting_scopes.due(self._scopes().values())
+            self._step(self._trials, health.TrialBegan())
 
     def answered(self) -> None:
         """The account answers: whatever rested on the way is well, however long the answer takes."""
-        self._step(self._scopes.values(), health.Succeeded(self._began))
+        if self._pool.rests:
+            self._step(self._scopes().values(), health.Succeeded(self._began))
 
     def ended(self) -> None:
         """The answer is over, whole or not wanted any more."""
@@ -88,7 +85,7 @@ class Lease:
         """The attempt failed; what the verdict names is put to rest. Gives the length of that rest in seconds."""
         self._settle()
         verdict = VERDICTS[kind]
-        scope = self._scopes.get(verdict.scope) if verdict.scope else None
+        scope = self._scopes().get(verdict.scope) if verdict.scope else None
         self._step([trial for trial in self._trials if trial != scope], health.TrialLeft())
         if scope is None:
             return None
@@ -100,6 +97,15 @@ class Lease:
             told_s=told_s,
         )
         return self._step((scope,), failure)
+
+    def _scopes(self) -> dict[str, ScopeKey]:
+        """What may rest on the way to the account, by the verdict's word for it."""
+        candidate = self.candidate
+        return {
+            "model": health.model_scope(candidate.account, candidate.model),
+            "account": health.account_scope(candidate.account),
+            "provider": health.provider_scope(candidate.provider),
+        }
 
     def _step(self, scopes: Iterable[ScopeKey], event: health.Event) -> float | None:
         return self._pool.resting_scopes.step(scopes, event, self.candidate.account)

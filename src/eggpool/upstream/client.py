@@ -239,9 +239,12 @@ class Reply:
         self.connect_us = note.connect_us
         self.reused_connection = note.reused
         self.bytes_received = 0
-        encoding = ", ".join(response.headers.getall("content-encoding", []))
-        self._inflater = Inflater.of(encoding)
-        self.opaque = self._inflater is None and bool(applied(encoding))
+        self._inflater: Inflater | None = None
+        self.opaque = False
+        if hdrs.CONTENT_ENCODING in response.headers:
+            encoding = ", ".join(response.headers.getall(hdrs.CONTENT_ENCODING))
+            self._inflater = Inflater.of(encoding)
+            self.opaque = self._inflater is None and bool(applied(encoding))
         if self._inflater is not None:
             self.headers = [pair for pair in self.headers if pair[0] != b"content-encoding"]
         self._phase: Phase = "idle"
