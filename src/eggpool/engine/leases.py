@@ -69,7 +69,6 @@ class Lease:
         "_line",
         "_reservation",
         "_rests",
-        "_scopes",
         "_trials",
         "candidate",
         "settled",
@@ -88,11 +87,6 @@ class Lease:
         account.in_flight += 1
         self._reservation = account.quota.reserve(estimate, clock.wall_ms(), candidate.model)
         self.settled = False
-        self._scopes: dict[str, ScopeKey] = {
-            "model": health.model_scope(candidate.account, candidate.model),
-            "account": health.account_scope(candidate.account),
-            "provider": health.provider_scope(candidate.provider),
-        }
 
     @property
     def target(self) -> Target:
@@ -101,12 +95,14 @@ class Lease:
 
     def begin_trials(self) -> None:
         """What is due is tried by this very request; until it has ended, others see that somebody is trying."""
-        self._trials = self._rests.due(self._scopes.values())
-        self._step(self._trials, health.TrialBegan())
+        if self._rests.states:
+            self._trials = self._rests.due(self._scopes().values())
+            self._step(self._trials, health.TrialBegan())
 
     def answered(self) -> None:
         """The account answers: whatever rested on the way is well, however long the answer takes."""
-        self._step(self._scopes.values(), health.Succeeded(self._began))
+        if self._rests.states:
+            self._step(self._scopes().values(), health.Succeeded(self._began))
         if self._trials:
             self._line.wake()
 
@@ -123,7 +119,7 @@ class Lease:
         """The attempt failed; what the verdict names is put to rest. Gives the length of that rest in seconds."""
         self._settle(spent)
         verdict = VERDICTS[kind]
-        scope = self._scopes.get(verdict.scope) if verdict.scope else None
+        scope = self._scopes().get(verdict.scope) if verdict.scope else None
         obeys = verdict.obeys and told_s is not None
         if obeys and told_s is not None:
             told_s = min(told_s, health.LONGEST_GUESS_S)  # it is not a window: nobody knows how long it will last
@@ -138,6 +134,15 @@ class Lease:
             told_s=told_s,
         )
         return self._step((scope,), failure)
+
+    def _scopes(self) -> dict[str, ScopeKey]:
+        """What may rest on the way to the account, by the verdict's word for it."""
+        candidate = self.candidate
+        return {
+            "model": health.model_scope(candidate.account, candidate.model),
+            "account": health.account_scope(candidate.account),
+            "provider": health.provider_scope(candidate.provider),
+        }
 
     def _step(self, scopes: Iterable[ScopeKey], event: health.Event) -> float | None:
         return self._rests.step(scopes, event, self.candidate.account)

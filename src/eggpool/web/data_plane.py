@@ -65,11 +65,12 @@ class DataPlane:
         inbound: Inbound | None = None
         try:
             self._access.check_host(headers)
+            known = surfaces.find(path)
             inbound = Inbound(
                 id=number,
                 client=self._access.client(headers),
                 client_address=self._access.address(_peer(scope), headers),
-                surface=Surface(dialect_of(path, headers)),
+                surface=known.surface if known else Surface(dialect_of(path, headers)),
                 method=scope["method"],
                 path=path[:LONGEST_PATH],
                 query=scope["query_string"].decode("latin-1"),
@@ -81,8 +82,7 @@ class DataPlane:
                 arrived=arrived,
                 arrived_ms=arrived_ms,
             )
-            route = _route(scope)
-            inbound.surface = route.surface
+            route = _allowed(known, scope)
             inbound.body = await upload.read(self._max_body_bytes)
             self._understand(inbound, route, scope)
             exchange = self._dispatcher.exchange(inbound)
@@ -185,8 +185,8 @@ class _Upload:
         return part
 
 
-def _route(scope: Scope) -> Route:
-    route = surfaces.find(scope["path"])
+def _allowed(route: Route | None, scope: Scope) -> Route:
+    """The route of a request, when there is one and it takes the method. Raises NotFound, MethodNotAllowed."""
     if route is None:
         raise NotFound(f"There is nothing at {scope['path'][:200]}; the README lists the paths of this pool.")
     if scope["method"] not in route.methods:

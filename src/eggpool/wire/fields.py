@@ -65,6 +65,8 @@ def number(value: object) -> float | None:
 
 def count(value: object) -> int:
     """`value` as a count: a whole number from 0 to 2^53 - 1, whatever was sent."""
+    if value is None:
+        return 0  # most of what is asked for is not there
     if type(value) is int and 0 <= value <= MAX_COUNT:
         return value
     result = number(value)
@@ -75,7 +77,7 @@ def count(value: object) -> int:
 
 def nanodollars(value: object) -> int | None:
     """A non-negative sum in dollars as nanodollars; None when it is no such sum."""
-    dollars = number(value)
+    dollars = None if value is None else number(value)
     if dollars is None or dollars < 0 or dollars > 1e9:
         return None
     return round(dollars * 1_000_000_000)
