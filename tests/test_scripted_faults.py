@@ -69,6 +69,7 @@ from eggpool.scripted import (
     usage_in_each_chunk,
     usage_in_each_delta,
     with_comments,
+    with_trailers,
 )
 
 EVENTS = chat_stream_events(CHAT_STREAM)
@@ -461,6 +462,16 @@ def test_a_reply_can_be_compressed_unasked() -> None:
     unpack = zlib.decompressobj(wbits=31)
     unpacked = [unpack.decompress(chunk) for chunk in chunks(received.partition(b"\r\n\r\n")[2])]
     assert tuple(unpacked[: len(EVENTS)]) == EVENTS
+
+
+@pytest.mark.parametrize("body", [CHAT, CHAT_STREAM])
+def test_fields_behind_the_body(body: bytes) -> None:
+    """The chunks are those of the good reply; the fields stand between the last one and the end."""
+    received = answer_of(with_trailers(("x-sum", "7"), ("set-cookie", "a=b")), body)
+    assert b"trailer: x-sum, set-cookie\r\n" in received
+    assert received.endswith(b"\r\n0\r\nx-sum: 7\r\nset-cookie: a=b\r\n\r\n")
+    whole = b"".join(EVENTS) if body is CHAT_STREAM else chat_reply(CHAT)
+    assert head_and_body(received.replace(b"x-sum: 7\r\nset-cookie: a=b\r\n", b""))[1] == whole
 
 
 def test_a_broken_script_is_not_hidden() -> None:

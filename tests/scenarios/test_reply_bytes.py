@@ -21,8 +21,10 @@ from eggpool.scripted import (
     reply,
     usage_in_each_chunk,
     with_comments,
+    with_trailers,
 )
 
+OWN = {"content-type"}  # stands in front of the body too
 DIALECTS = [CHAT, MESSAGES, RESPONSES]
 WANTS_USAGE = b'{"stream_options":{"include_usage":true},'
 
@@ -171,5 +173,36 @@ def test_usage_in_each_chunk(tmp_path: Path) -> None:
             await pool.answer(PATHS[CHAT], question(stream=True))
             usage = (await pool.booked(1))[0].record.usage
             assert (usage.input_tokens, usage.output_tokens) == (11, 7)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "trailers",
+    [
+        (("x-checksum", "abc"),),
+        (("set-cookie", "a=b"), ("content-type", "text/html"), ("retry-after", "60"), ("content-encoding", "gzip")),
+        tuple((f"x-{number}", "y" * 100) for number in range(40)),
+    ],
+    ids=["one", "odd", "many"],
+)
+def test_trailers(tmp_path: Path, trailers: tuple[tuple[str, str], ...], dialect: Dialect, stream: bool) -> None:
+    """Fields behind a provider's chunked reply harm nothing: the reply is whole, they are dropped, the next one comes
+    over the same connection."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"one": with_trailers(*trailers)}) as (pool, upstream):
+            for _ in range(2):
+                async with pool.post(PATHS[dialect], question(dialect, stream=stream)) as answer:
+                    body = await answer.read()
+                    assert answer.status == 200
+                    assert text_of(dialect, body) == "You said: say three words"
+                    assert "trailer" not in answer.headers
+                    assert not {name for name, _ in trailers} & {name.lower() for name in answer.headers} - OWN
+            assert len({request.connection for request in upstream.work}) == 1
+            assert [row.record.outcome.value for row in await pool.booked(2)] == ["completed"] * 2
+            assert pool.runtime.pool.rests == {}
 
     run(scenario)

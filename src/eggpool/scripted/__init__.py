@@ -38,6 +38,7 @@ from eggpool.scripted.behaviours import (
     usage_in_each_chunk,
     usage_in_each_delta,
     with_comments,
+    with_trailers,
 )
 from eggpool.scripted.chat import chat_reply, chat_stream_events
 from eggpool.scripted.good import DEFAULT_MODELS
@@ -105,4 +106,5 @@ __all__ = [
     "usage_in_each_chunk",
     "usage_in_each_delta",
     "with_comments",
+    "with_trailers",
 ]

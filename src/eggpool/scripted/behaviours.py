@@ -358,6 +358,19 @@ def gzipped() -> Script:
     return script
 
 
+def with_trailers(*trailers: tuple[str, str]) -> Script:
+    """The good reply, chunked, with fields behind its last chunk (RFC 9112, 7.1.2)."""
+    fields = trailers or (("x-checksum", "0"),)
+
+    def script(_request: ReceivedRequest, good_reply: Reply) -> Steps:
+        named = good_reply.with_headers(("trailer", ", ".join(name for name, _ in fields)))
+        pieces = _split(named.body, 100) if named.events is None else named.events
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        return (named.stream_head(), *map(SendChunk, pieces), Send(f"0\r\n{lines}\r\n".encode("latin-1")))
+
+    return script
+
+
 def _events(good_reply: Reply) -> Events:
     if good_reply.events is None:
         raise ValueError("This script needs a request that asks for a stream and can be answered.")
