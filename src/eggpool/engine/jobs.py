@@ -1,4 +1,4 @@
-"""What happens in the background: model lists, retention, the Date header. Each job is one function that never ends.
+"""What happens in the background: model lists, usage endpoints, retention, the Date header. Each job never ends.
 
 A job that fails is logged and goes on at its next turn; none of them gives up, and none is in the way of a request.
 """
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from eggpool.config.schema import Config
 from eggpool.domain import AccountLabel, EventRecord, PingRecord
+from eggpool.engine.metering import Learn, Meters
 from eggpool.engine.pool import Pool
 from eggpool.engine.server import HttpServer
 from eggpool.errors import EggPoolError
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 RETENTION_INTERVAL_S = 3600.0
 FETCHES_AT_ONCE = 8
+METERS_AT_ONCE = 4
 
 
 async def refresh_models(config: Config, pool: Pool, ledger: Ledger) -> None:
@@ -67,6 +69,28 @@ async def fetch_one(pool: Pool, ledger: Ledger, label: AccountLabel) -> Found:
             _log.warning("%s: %s", label, found.error)
             ledger.event(EventRecord(at_ms, "catalog_failed", found.error, label))
     return found
+
+
+async def poll_meters(pool: Pool, ledger: Ledger, learn: Learn) -> None:
+    """Ask each account that has a meter what it has left, gently: at its interval, some at a time, for ever."""
+    meters = Meters(pool, ledger, learn)
+    gate = asyncio.Semaphore(METERS_AT_ONCE)
+
+    async def one(label: AccountLabel) -> None:
+        async def ask() -> None:
+            await meters.ask(label)
+
+        async with gate:
+            await _guarded("meters", ask)
+
+    async def turn() -> None:
+        async with asyncio.TaskGroup() as group:
+            for label in meters.due():
+                group.create_task(one(label))
+
+    while True:
+        await _guarded("meters", turn)
+        await asyncio.sleep(meters.nap_s())
 
 
 async def retain(config: Config, pool: Pool, ledger: Ledger) -> None:
