@@ -194,10 +194,11 @@ def test_another_user_is_refused(tmp_path: Path) -> None:
             finally:
                 os.seteuid(0)
             foreign.setblocking(False)
-            reader, writer = await asyncio.open_unix_connection(sock=foreign)
-            writer.write(b'{"command":"rest","name":"a"}\n')
-            assert msgspec.json.decode(await reader.read())["error"]["code"] == "not_allowed"
-            writer.close()
+            loop = asyncio.get_running_loop()
+            with foreign:
+                await loop.sock_sendall(foreign, b'{"command":"rest","name":"a"}\n')
+                said = msgspec.json.decode(await loop.sock_recv(foreign, 4096))
+            assert said["error"]["code"] == "not_allowed"
             assert pool.runtime.pool.rests == {}
             await still_answers(database)
 
