@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eggpool.routing.health import (
+    BY_HAND,
     LONGEST_GUESS_S,
     LONGEST_TOLD_S,
     SHORTEST_TOLD_S,
@@ -16,6 +18,7 @@ from eggpool.routing.health import (
     Succeeded,
     TrialBegan,
     TrialLeft,
+    by_hand,
     status,
     step,
 )
@@ -31,6 +34,7 @@ DUE_WORD = Rest("rate", NOW - 1, True, 2)
 TRIAL = Rest("server_error", NOW - 1, False, 2, on_trial=True)
 TRIAL_WORD = Rest("rate", NOW - 1, True, 2, on_trial=True)
 
+BY_USER = Rest(BY_HAND, NOW + 10, True, 0, since=NOW - 1)
 REFUSING_SINCE = Rest("rate", NOW + 10, True, 2, since=NOW - 1)
 
 TABLE: list[tuple[Rest | None, Event, Rest | None]] = [
@@ -55,6 +59,9 @@ TABLE: list[tuple[Rest | None, Event, Rest | None]] = [
     (RESTING, GUESS, RESTING),
     (REFUSING, WORD, REFUSING),
     (REFUSING, TOLD, Rest("rate", NOW + 50, True, 2, since=NOW)),
+    # what the user said holds, whatever the account does meanwhile; once it is over, failures count from one
+    *((BY_USER, event, BY_USER) for event in (GUESS, WORD, TOLD, Succeeded(NOW - 2), TrialLeft())),
+    (msgspec.structs.replace(BY_USER, until=NOW - 1), GUESS, Rest("server_error", NOW + 1, False, 1, since=NOW)),
     # a guess changes nothing about a provider's word that holds; a word replaces a guess
     (REFUSING, GUESS, REFUSING),
     (RESTING, WORD, Rest("rate", NOW + 2, True, 2, since=NOW)),
@@ -182,3 +189,21 @@ def test_failures_in_a_row_double() -> None:
         now = rest.until
         rest = step(rest, TrialBegan(), now)
     assert lengths == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+
+
+@pytest.mark.parametrize(
+    ("before", "length_s", "until"),
+    [
+        (None, 60, NOW + 60),
+        (None, 0, NOW + SHORTEST_TOLD_S),
+        (None, LONGEST_TOLD_S * 2, NOW + LONGEST_TOLD_S),
+        (RESTING, 2, NOW + 2),
+        (REFUSING, 2, NOW + 10),
+        (REFUSING, 60, NOW + 60),
+        (DUE_WORD, 2, NOW + 2),
+        (BY_USER, 2, NOW + 2),
+    ],
+)
+def test_a_rest_by_hand(before: Rest | None, length_s: float, until: float) -> None:
+    """It refuses from now on, for a bounded time; what the provider said is not forgotten, what the user said is."""
+    assert by_hand(before, length_s, NOW) == Rest(BY_HAND, until, on_providers_word=True, failures=0, since=NOW)
