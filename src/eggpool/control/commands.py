@@ -9,7 +9,6 @@ from eggpool.engine import by_hand
 from eggpool.engine.explaining import explain
 from eggpool.engine.runtime import Runtime
 from eggpool.engine.status import pool_status
-from eggpool.errors import CommandRefused
 
 
 def perform(runtime: Runtime, request: Request) -> object:
@@ -24,11 +23,7 @@ def perform(runtime: Runtime, request: Request) -> object:
             return by_hand.rest(pool, name, for_s)
         case Wake(name=name):
             return by_hand.wake(pool, name)
-        case SetUsed(name=name, window=window):
-            named = by_hand.find(pool.config, name)
-            raise CommandRefused(
-                f"The server keeps no window '{window}' of {named.account or name}, so there is nothing to set.",
-                reason="unknown_window",
-            )
+        case SetUsed(name=name, window=window, share=share):
+            return by_hand.set_used(pool, name, window, share)
         case _:
             assert_never(request)

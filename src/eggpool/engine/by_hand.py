@@ -11,7 +11,7 @@ from eggpool.domain import AccountLabel
 from eggpool.engine.insight import Rested, Woken
 from eggpool.engine.pool import Pool
 from eggpool.engine.status import rest_status
-from eggpool.errors import BadRequest, NotFound
+from eggpool.errors import BadRequest, CommandRefused, NotFound
 from eggpool.routing.health import LONGEST_TOLD_S, ScopeKey, account_scope, provider_scope
 
 LONGEST_S = LONGEST_TOLD_S  # 31 days: also what a rest without an end is, so that none is for ever
@@ -78,6 +78,24 @@ def wake(pool: Pool, name: str) -> Woken:
     pool.resting_scopes.wake(scopes)
     above = provider_scope(named.provider)
     return Woken(named.account or name, woken, (rest_status(pool, above),) if above in pool.rests else ())
+
+
+def set_used(pool: Pool, name: str, window: str, share: float) -> dict[str, object]:
+    """Say how far a window of an account is used in truth; that holds until it resets.
+
+    Raises what `find` raises, and CommandRefused for what has no such window.
+    """
+    named = find(pool.config, name)
+    live = pool.accounts.get(named.account) if named.account is not None else None
+    if named.account is None or live is None:
+        raise CommandRefused(f"'{name}' is no account that is switched on, so it has no window.", reason="no_account")
+    if not pool.set_used(named.account, window, share):
+        windows = ", ".join(dict.fromkeys(one.spec.name for one in live.quota.windows)) or "none"
+        raise CommandRefused(
+            f"{named.account} has no window '{window}'; it has: {windows}.",
+            reason="unknown_window",
+        )
+    return {"account": named.account, "window": window, "used_share": share}
 
 
 def _belongs(scope: ScopeKey, named: Named) -> bool:

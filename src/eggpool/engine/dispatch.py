@@ -247,6 +247,9 @@ class Exchange:
         search = self._searching
         lease = self._lease = self._pool.lease(choice, estimate_for(choice.candidate, search.demand))
         search.leased()
+        if self._inbound.conversation is not None:
+            now_ms = self._pool.clock.wall_ms()
+            self._pool.affinity.expect(self._inbound.conversation, choice.candidate.account, now_ms)
         attempt = self._attempt = self._booking.attempt(choice.candidate)
         try:
             outcome = await self._send_and_judge(lease, attempt)
@@ -256,6 +259,7 @@ class Exchange:
             self._commit(choice.candidate, outcome)
         else:
             self._attempt_failed(outcome)
+            self._pool.learn(choice.candidate.account, outcome.used_up, "error")
         return outcome
 
     async def _try_bare(self, choice: Choice, refusal: Failure) -> Answer | Failure:
@@ -276,10 +280,12 @@ class Exchange:
         reply = attempt.reply = await self._send(lease, hurried=hurried)
         attempt.first_byte = self._pool.clock.now()
         attempt.upstream_request_id = _shown_id(reply, target.secrets)
+        self._pool.learn_headers(lease.candidate, reply.headers)
         head = Head(reply.status, towards_client(reply.headers, self._dispatcher.redacted, target.secrets))
         judge = Judge(
             self._inbound,
             target,
+            lease.candidate.model,
             self._codec,
             reply,
             head,

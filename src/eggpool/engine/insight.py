@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from eggpool.domain import AccountLabel, Dialect
+from eggpool.domain import AccountLabel, Billing, Dialect
+from eggpool.routing.affinity import Tally
 
 AccountState = Literal["ready", "resting", "last_resort", "on_trial", "disabled"]
 """Can be tried; refused for now; tried when no other is left; being tried again; switched off in the configuration."""
@@ -40,6 +41,9 @@ class WindowStatus(msgspec.Struct, frozen=True):
     resets_at_ms: int | None
     full_at_ms: int | None
     source: str  # who says so
+    pressure: float | None = None  # how far it is ahead of its time
+    drift_last: float = 0.0  # how far the provider's last report lay above what was estimated, in shares
+    drift_mean: float = 0.0
 
 
 class AccountStatus(msgspec.Struct, frozen=True):
@@ -55,6 +59,9 @@ class AccountStatus(msgspec.Struct, frozen=True):
     rests: tuple[RestStatus, ...] = ()
     more_rests: int = 0
     windows: tuple[WindowStatus, ...] = ()
+    billing: Billing | None = None  # None when it is switched off
+    balance_nanodollars: int | None = None  # where the provider tells
+    affinity: Tally = Tally()
 
 
 class PoolStatus(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from eggpool.config.schema import Config
 from eggpool.domain import AccountLabel, EventRecord, PingRecord
+from eggpool.engine import keeping
 from eggpool.engine.metering import Learn, Meters
 from eggpool.engine.pool import Pool
 from eggpool.engine.server import HttpServer
@@ -105,6 +106,15 @@ async def retain(config: Config, pool: Pool, ledger: Ledger) -> None:
         )
 
     await _repeat("retention", RETENTION_INTERVAL_S, trim)
+
+
+async def keep(pool: Pool, ledger: Ledger) -> None:
+    """Write down, some time apart, what a restart needs."""
+
+    async def write() -> None:
+        keeping.keep(pool, ledger)
+
+    await _repeat("keep", keeping.KEEP_INTERVAL_S, write)
 
 
 async def tick(server: HttpServer) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from eggpool.domain import QuotaReport
 from eggpool.engine.inbound import Head, Inbound
 from eggpool.errors import UpstreamError
+from eggpool.routing import used_up
 from eggpool.routing.reset_times import back_in_s
 from eggpool.routing.verdict import Kind, classify
 from eggpool.upstream.client import Reply
@@ -37,6 +39,7 @@ class Failure(msgspec.Struct):
     head: Head | None = None
     body: bytes = b""
     told_s: float | None = None
+    used_up: tuple[QuotaReport, ...] = ()  # the windows that the provider says have nothing left
 
 
 class Answer(msgspec.Struct):
@@ -60,6 +63,7 @@ class Judge:
         "_first_event_timeout_s",
         "_head",
         "_inbound",
+        "_model",
         "_read_timeout_s",
         "_reply",
         "_target",
@@ -69,6 +73,7 @@ class Judge:
         self,
         inbound: Inbound,
         target: Target,
+        model: str,
         codec: Codec,
         reply: Reply,
         head: Head,
@@ -79,6 +84,7 @@ class Judge:
     ) -> None:
         self._inbound = inbound
         self._target = target
+        self._model = model
         self._codec = codec
         self._reply = reply
         self._head = head
@@ -117,12 +123,16 @@ class Judge:
         told = self._codec.read_error(shown)
         words = told.message or shown[:2048].decode("utf-8", "replace")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
+        kind = classify(reply.status, told.code, told.type, words, page="html" in headers.get("content-type", ""))
+        told_s = back_in_s(headers, shown, now_ms)
+        limited = kind in (Kind.RATE, Kind.PLAN_WINDOW, Kind.BALANCE)
         return Failure(
-            kind=classify(reply.status, told.code, told.type, words, page="html" in headers.get("content-type", "")),
+            kind=kind,
             detail=told.message or f"The provider answered with status {reply.status}.",
             head=self._head,
             body=shown,
-            told_s=back_in_s(headers, shown, now_ms),
+            told_s=told_s,
+            used_up=used_up.read(shown, now_ms, told_s=told_s, model=self._model) if limited else (),
         )
 
     async def _await_content(self) -> Answer | Failure:

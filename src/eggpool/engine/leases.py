@@ -18,23 +18,24 @@ from eggpool.routing import health
 from eggpool.routing.catalog import Candidate
 from eggpool.routing.health import ScopeKey
 from eggpool.routing.quota import Quota
+from eggpool.routing.rate_headers import periods_of
 from eggpool.routing.verdict import VERDICTS, Kind
 from eggpool.routing.windows import NOTHING, Spending
 from eggpool.upstream.target import Target
-
-POLLS_UNTIL_OLD = 2  # so many intervals of a meter a report stays as good as a newer one
 
 
 class AccountState:
     """What is known of one account while the program runs."""
 
     __slots__ = (
+        "balance_nanodollars",
         "billing",
         "changed",
         "in_flight",
         "label",
         "last_used",
         "max_concurrency",
+        "periods",
         "provider",
         "quota",
         "target",
@@ -50,6 +51,8 @@ class AccountState:
         self.billing: Billing = account.billing or target.provider.billing or "metered"
         interval_s = account.meter_interval_s or target.provider.meter_interval_s
         self.quota = Quota(account.quota, round(interval_s * 1000))
+        self.periods = periods_of(target.provider.base_url)  # that its rate-limit headers mean
+        self.balance_nanodollars: int | None = None  # money that is left, where its provider tells
         self.changed = False  # whether its quota has moved since it was kept last
         self.in_flight = 0
         self.last_used = 0.0

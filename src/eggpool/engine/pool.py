@@ -23,9 +23,11 @@ from eggpool.routing.affinity import Affinity
 from eggpool.routing.catalog import AccountModels, Candidate, Catalog, Offer
 from eggpool.routing.health import Rest, ScopeKey
 from eggpool.routing.plan import Choice
+from eggpool.routing.rate_headers import read as read_headers
 from eggpool.routing.windows import NOTHING, Channel, Spending
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Client
+from eggpool.upstream.meters import Reading
 from eggpool.upstream.target import Target
 
 MAX_REMEMBERED_REPLIES = 20_000
@@ -140,6 +142,26 @@ class Pool:
         for report in reports:
             account.quota.learn(report, self.clock.wall_ms(), channel)
             account.changed = True
+
+    def learn_reading(self, label: AccountLabel, reading: Reading) -> None:
+        """Take in what an account's usage endpoint said."""
+        account = self.accounts.get(label)
+        if account is not None:
+            account.balance_nanodollars = reading.balance_nanodollars
+            self.learn(label, reading.reports, "meter")
+
+    def learn_headers(self, candidate: Candidate, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take in what the headers of a reply say about its account's windows."""
+        account = self.accounts[candidate.account]
+        reports = read_headers(headers, self.clock.wall_ms(), model=candidate.model, periods=account.periods)
+        if reports:
+            self.learn(candidate.account, reports, "headers")
+
+    def set_used(self, label: AccountLabel, window: str, share: float) -> bool:
+        """A person says how far a window is used; it holds until the window resets. False: there is no such window."""
+        account = self.accounts[label]
+        account.changed = True
+        return account.quota.set_used(window, share, self.clock.wall_ms())
 
     def take_list(self, account: AccountLabel, models: AccountModels) -> None:
         """Replace what an account is known to have, and the catalogue with it."""

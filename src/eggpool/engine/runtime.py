@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eggpool.config.schema import Config
-from eggpool.engine import jobs
+from eggpool.engine import jobs, keeping
 from eggpool.engine.clock import Clock
 from eggpool.engine.dispatch import Dispatcher
 from eggpool.engine.pool import Pool
@@ -78,7 +78,9 @@ class Runtime:
             if label in self.pool.accounts:
                 self.pool.lists[label] = AccountModels(listed.models, listed.fetched_at_ms)
         self.pool.rebuild()
-        self.pool.resting_scopes.restore(await self.ledger.load_state())
+        state = await self.ledger.load_state()
+        self.pool.resting_scopes.restore(state)
+        await keeping.restore(self.pool, self.ledger, state)
 
     async def start(self, app: App) -> None:
         """Begin to listen."""
@@ -122,6 +124,7 @@ async def open_runtime(
         if runtime.access_log is not None:
             stack.callback(runtime.access_log.flush)
         await runtime.load()
+        stack.callback(keeping.keep, runtime.pool, runtime.ledger)
         await runtime.start(make_app(runtime))
         await stack.enter_async_context(_background(runtime))
         if open_control is not None:
@@ -214,6 +217,8 @@ async def _background(runtime: Runtime) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
             group.create_task(jobs.refresh_models(runtime.config, runtime.pool, runtime.ledger))
             group.create_task(jobs.retain(runtime.config, runtime.pool, runtime.ledger))
+            group.create_task(jobs.poll_meters(runtime.pool, runtime.ledger, runtime.pool.learn_reading))
+            group.create_task(jobs.keep(runtime.pool, runtime.ledger))
             group.create_task(jobs.tick(runtime.server))
 
     task = asyncio.create_task(run())

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from eggpool import __version__
 from eggpool.config.schema import Account
 from eggpool.domain import AccountLabel, provider_of
-from eggpool.engine.insight import AccountState, AccountStatus, PoolStatus, RestStatus, Word
+from eggpool.engine.insight import AccountState, AccountStatus, PoolStatus, RestStatus, WindowStatus, Word
 from eggpool.engine.pool import Pool
 from eggpool.engine.runtime import Runtime
 from eggpool.routing import health
 from eggpool.routing.health import BY_HAND, Rest, ScopeKey
+from eggpool.routing.quota import Quota
 
 MOST_RESTS_SHOWN = 20  # of one account: callers name the models, so there could be any number
 
@@ -93,6 +94,28 @@ def _account(pool: Pool, account: Account, *, enabled: bool, rests: list[RestSta
         last_used_ms=clock.wall_ms() - round((clock.now() - live.last_used) * 1000) if live and used else None,
         rests=tuple(rests[:MOST_RESTS_SHOWN]),
         more_rests=max(0, len(rests) - MOST_RESTS_SHOWN),
+        windows=_windows(live.quota, clock.wall_ms()) if live else (),
+        billing=live.billing if live else None,
+        balance_nanodollars=live.balance_nanodollars if live else None,
+        affinity=pool.affinity.tally(account.label),
+    )
+
+
+def _windows(quota: Quota, now_ms: int) -> tuple[WindowStatus, ...]:
+    """The windows of an account as a whole; those of single models are the providers' rate limits, and pass quickly."""
+    return tuple(
+        WindowStatus(
+            name=one.name,
+            used_share=one.used_share,
+            resets_at_ms=one.resets_at_ms,
+            full_at_ms=one.full_at_ms,
+            source=one.source.value,
+            pressure=one.pressure,
+            drift_last=one.drift.last,
+            drift_mean=one.drift.mean,
+        )
+        for one in quota.view(now_ms)
+        if one.model is None
     )
 
 

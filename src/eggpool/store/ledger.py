@@ -25,6 +25,7 @@ from eggpool.domain import (
 from eggpool.store import facts
 from eggpool.store.db import Books
 from eggpool.store.ids import first_id_at
+from eggpool.store.spending import Spent, spent_since
 
 DAY_MS = 86_400_000
 TRIM_BATCH = 500  # rows deleted in one transaction: facts wait only for milliseconds
@@ -109,6 +110,10 @@ class Ledger:
     async def load_model_lists(self) -> Mapping[AccountLabel, ModelList]:
         """The last good list of each account. One that cannot be read any more is left out."""
         return await self._books.read(_model_lists)
+
+    async def spent_since(self, ended_after_ms: int) -> list[Spent]:
+        """What accounts have spent in requests that ended after that instant, oldest first."""
+        return await self._books.read(lambda conn: spent_since(conn, ended_after_ms))
 
     async def load_state(self) -> Mapping[str, str]:
         """What `state` has kept."""

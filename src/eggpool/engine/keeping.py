@@ -1,0 +1,73 @@
+"""What the pool remembers of its accounts over a restart: quota windows and the bindings of conversations.
+
+Windows are kept as snapshots, some time apart; what was spent after the last one is read out of the books, so that not
+even a crash loses any of it. Bindings are kept while they are warm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import msgspec
+
+from eggpool.domain import AccountLabel
+from eggpool.engine.pool import Pool
+from eggpool.routing.quota import QuotaSnapshot
+from eggpool.routing.windows import Spending
+from eggpool.store.ledger import Ledger
+from eggpool.store.spending import Spent
+
+KEEP_INTERVAL_S = 30.0
+LONGEST_WINDOW_MS = 32 * 86_400_000
+"""How far back the books are read for an account that has no snapshot: no window is longer."""
+
+_PREFIX = "quota:"
+
+_log = logging.getLogger(__name__)
+
+
+def keep(pool: Pool, ledger: Ledger) -> None:
+    """Write down what has changed since the last time."""
+    now_ms = pool.clock.wall_ms()
+    for label, account in pool.accounts.items():
+        if account.changed:
+            account.changed = False
+            ledger.state(_PREFIX + label, msgspec.json.encode(account.quota.snapshot(now_ms)).decode())
+    for name, text in pool.affinity.unsaved(now_ms).items():
+        ledger.state(name, text)
+
+
+async def restore(pool: Pool, ledger: Ledger, state: Mapping[str, str]) -> None:
+    """Take back what `keep` wrote down, and count what was spent since."""
+    now_ms = pool.clock.wall_ms()
+    since: dict[AccountLabel, int] = {}
+    for label, account in pool.accounts.items():
+        snapshot = _snapshot(state.get(_PREFIX + label))
+        since[label] = now_ms - LONGEST_WINDOW_MS if snapshot is None else min(snapshot.at_ms, now_ms)
+        if snapshot is not None:
+            account.quota.restore(snapshot, now_ms)
+    if since:
+        for spent in await ledger.spent_since(min(since.values())):
+            _count(pool, spent, since, now_ms)
+    pool.affinity.restore(state, now_ms)
+
+
+def _count(pool: Pool, spent: Spent, since: Mapping[AccountLabel, int], now_ms: int) -> None:
+    account = pool.accounts.get(spent.account)
+    if account is None or spent.ended_at_ms <= since[spent.account]:
+        return
+    amounts = Spending(spent.nanodollars, spent.tokens, 1)
+    account.quota.add(amounts, spent.started_at_ms, min(spent.ended_at_ms, now_ms), spent.model)
+    account.changed = True
+
+
+def _snapshot(text: str | None) -> QuotaSnapshot | None:
+    """A snapshot as it was written; None when there is none, or one of another version."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=QuotaSnapshot)
+    except msgspec.DecodeError:
+        _log.info("a kept state of an account's quota cannot be read any more and is made anew from the books")
+        return None
