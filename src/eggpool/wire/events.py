@@ -28,7 +28,7 @@ class StopReason(enum.StrEnum):
     PAUSE = "pause"  # it wants to be asked to go on
 
 
-class Start(msgspec.Struct, frozen=True, tag=True, gc=False):
+class Start(msgspec.Struct, frozen=True, gc=False):
     """The reply begins. `model` is the provider's name for who answers; `created_s` is 0 where it does not say."""
 
     id: str
@@ -36,7 +36,7 @@ class Start(msgspec.Struct, frozen=True, tag=True, gc=False):
     created_s: int = 0
 
 
-class TextDelta(msgspec.Struct, frozen=True, tag=True, gc=False):
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
     """More words. `logprobs` is a JSON list of OpenAI's token entries."""
 
     block: int
@@ -44,14 +44,14 @@ class TextDelta(msgspec.Struct, frozen=True, tag=True, gc=False):
     logprobs: bytes | None = None
 
 
-class RefusalDelta(msgspec.Struct, frozen=True, tag=True, gc=False):
+class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
     """More words of a refusal."""
 
     block: int
     text: str
 
 
-class ThinkingDelta(msgspec.Struct, frozen=True, tag=True, gc=False):
+class ThinkingDelta(msgspec.Struct, frozen=True, gc=False):
     """More thoughts; `part` numbers the parts of a summary."""
 
     block: int
@@ -60,7 +60,7 @@ class ThinkingDelta(msgspec.Struct, frozen=True, tag=True, gc=False):
     summary: bool = False
 
 
-class ThinkingSealed(msgspec.Struct, frozen=True, tag=True, gc=False):
+class ThinkingSealed(msgspec.Struct, frozen=True, gc=False):
     """What only its maker understands, for the next turn: a signature, a redacted block, encrypted reasoning."""
 
     block: int
@@ -70,7 +70,7 @@ class ThinkingSealed(msgspec.Struct, frozen=True, tag=True, gc=False):
     id: str | None = None
 
 
-class ToolCallStart(msgspec.Struct, frozen=True, tag=True, gc=False):
+class ToolCallStart(msgspec.Struct, frozen=True, gc=False):
     """The model calls a tool, by its flat name."""
 
     block: int
@@ -79,43 +79,43 @@ class ToolCallStart(msgspec.Struct, frozen=True, tag=True, gc=False):
     custom: bool = False
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True, tag=True, gc=False):
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     """More of the arguments' JSON text, or of a custom tool's input."""
 
     block: int
     text: str
 
 
-class BlockEnd(msgspec.Struct, frozen=True, tag=True, gc=False):
+class BlockEnd(msgspec.Struct, frozen=True, gc=False):
     """A block is whole."""
 
     block: int
 
 
-class Usage(msgspec.Struct, frozen=True, tag=True, gc=False):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts so far: cumulative, never to be added up."""
 
     usage: TokenUsage
 
 
-class Stop(msgspec.Struct, frozen=True, tag=True, gc=False):
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """Why the reply ends here."""
 
     reason: StopReason
     sequence: str | None = None  # the stop sequence that was met, where the dialect tells
 
 
-class Dropped(msgspec.Struct, frozen=True, tag=True, gc=False):
+class Dropped(msgspec.Struct, frozen=True, gc=False):
     """Something in the reply that this module has no event for; `what` is the dialect's own name for it."""
 
     what: str
 
 
-class Ping(msgspec.Struct, frozen=True, tag=True, gc=False):
+class Ping(msgspec.Struct, frozen=True, gc=False):
     """A sign of life."""
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True, gc=False):
+class Failed(msgspec.Struct, frozen=True, gc=False):
     """The provider told an error instead of going on."""
 
     type: str
@@ -123,7 +123,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True, gc=False):
     message: str
 
 
-class End(msgspec.Struct, frozen=True, tag=True, gc=False):
+class End(msgspec.Struct, frozen=True, gc=False):
     """The provider's own word that the reply is whole."""
 
 

@@ -25,9 +25,7 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw]:
         raise WireError("The body is not a JSON object.") from None
 
 
-def decode(
-    members: Mapping[str, msgspec.Raw], name: str, decoder: msgspec.json.Decoder[Value]
-) -> Value | None:
+def decode(members: Mapping[str, msgspec.Raw], name: str, decoder: msgspec.json.Decoder[Value]) -> Value | None:
     """One member, None when it is absent or null. Raises WireError that names it and where in it the fault is."""
     raw = members.get(name)
     if raw is None or bytes(raw) == b"null":

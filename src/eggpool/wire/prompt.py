@@ -234,10 +234,12 @@ class Written(msgspec.Struct, frozen=True):
 class Echo(msgspec.Struct, frozen=True):
     """What the writer of a reply has to know of the request.
 
-    `tools` is by flat name. `fields` are those of the request that the dialect repeats in its reply.
+    `tools` is by flat name. `fields` are those of the request that the dialect repeats in its reply. `now_s` is when
+    the request came, in seconds since 1970, for replies that tell no time.
     """
 
     model: str = ""
+    now_s: int = 0
     include_usage: bool = False
     tools: Mapping[str, Tool] = {}
     fields: Mapping[str, msgspec.Raw] = {}

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from eggpool.errors import WireError
-from eggpool.wire import bridge
-from eggpool.wire.members import decode, raw_of, read_members
+from eggpool.wire.members import decode, read_members
 from eggpool.wire.prompt import (
     Block,
     CacheMark,
@@ -342,7 +341,9 @@ def _read_part(part: _Part | str, pins: list[str]) -> Block:
         if data:
             return Document(data=data[2], media_type=data[1] or None, name=part.file.filename, cache=cache)
         return Document(data=part.file.file_data, name=part.file.filename, cache=cache)
-    raise CannotCarry(f"A message has content of the type {part.type[:40]}, which cannot be translated.", param="messages")
+    raise CannotCarry(
+        f"A message has content of the type {part.type[:40]}, which cannot be translated.", param="messages"
+    )
 
 
 def _read_mark(mark: Mapping[str, object] | None) -> CacheMark | None:
