@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from eggpool.errors import WireError
+from eggpool.wire.members import ABSENT, given
 from eggpool.wire.prompt import (
     Block,
     CacheMark,
@@ -45,7 +46,7 @@ class Source(msgspec.Struct):
     data: str | None = None
     url: str | None = None
     file_id: str | None = None
-    content: msgspec.Raw | None = None
+    content: msgspec.Raw = ABSENT
 
 
 class Item(msgspec.Struct):
@@ -61,12 +62,12 @@ class Item(msgspec.Struct):
     data: str | None = None
     id: str | None = None
     name: str | None = None
-    input: msgspec.Raw | None = None
+    input: msgspec.Raw = ABSENT
     tool_use_id: str | None = None
     tool_name: str | None = None
-    content: msgspec.Raw | None = None
+    content: msgspec.Raw = ABSENT
     is_error: bool | None = None
-    citations: msgspec.Raw | None = None
+    citations: msgspec.Raw = ABSENT
     cache_control: Mark | None = None
 
 
@@ -85,9 +86,9 @@ def read_mark(mark: Mark | None) -> CacheMark | None:
     return None if mark is None else CacheMark(mark.ttl)
 
 
-def decode_content(raw: msgspec.Raw | None) -> str | list[Item]:
+def decode_content(raw: msgspec.Raw) -> str | list[Item]:
     """What a field `content` holds: a text, or blocks. Raises WireError."""
-    if raw is None or bytes(raw) == b"null":
+    if given(raw) is None:
         return ""
     try:
         return _CONTENT.decode(raw)
@@ -183,9 +184,7 @@ class ContentReader:
         return [Thinking(redacted=item.data or "")]
 
     def _call(self, item: Item) -> list[Block]:
-        arguments = "{}" if item.input is None else text_of(item.input)
-        if arguments == "null":
-            arguments = "{}"
+        arguments = "{}" if given(item.input) is None else text_of(item.input)
         if not arguments.startswith("{"):
             raise WireError("A tool_use block has an input that is not an object.")
         return [ToolCall(item.id or "", item.name or "", arguments, cache=read_mark(item.cache_control))]
@@ -217,7 +216,7 @@ class ContentReader:
         return item.source
 
     def _note_citations(self, item: Item) -> None:
-        if item.citations is not None and bytes(item.citations).replace(b" ", b"") not in _NOTHING:
+        if bytes(item.citations).replace(b" ", b"") not in _NOTHING:
             self.dropped.append("citations")
 
 

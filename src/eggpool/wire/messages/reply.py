@@ -30,6 +30,7 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
+from eggpool.wire.members import ABSENT
 from eggpool.wire.messages.usage import read_usage, write_usage
 from eggpool.wire.notes import ErrorInfo, highest, told_error
 from eggpool.wire.prompt import Echo
@@ -92,8 +93,8 @@ class Part(msgspec.Struct):
     data: str | None = None
     id: str | None = None
     name: str | None = None
-    input: msgspec.Raw | None = None
-    citations: msgspec.Raw | None = None
+    input: msgspec.Raw = ABSENT
+    citations: msgspec.Raw = ABSENT
 
 
 class StopDetails(msgspec.Struct):
@@ -112,7 +113,7 @@ class Message(msgspec.Struct):
     stop_reason: str | None = None
     stop_sequence: str | None = None
     stop_details: StopDetails | None = None
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = ABSENT
 
 
 _MESSAGE = msgspec.json.Decoder(Message, strict=False)
@@ -151,7 +152,7 @@ def part_events(part: Part, number: int) -> list[Event]:
         case "text":
             if part.text:
                 found.append(TextDelta(number, part.text))
-            if part.citations is not None and bytes(part.citations) not in (b"null", b"[]"):
+            if bytes(part.citations) not in (b"null", b"[]"):
                 found.append(Dropped("citations"))
         case "thinking":
             if part.thinking:
@@ -173,7 +174,7 @@ def part_events(part: Part, number: int) -> list[Event]:
 def input_of(part: Part) -> str:
     """The arguments of a call that came whole, empty when there are none. Raises WireError where they are not UTF-8."""
     try:
-        text = "" if part.input is None else bytes(part.input).decode()
+        text = bytes(part.input).decode()
     except UnicodeDecodeError:
         raise WireError("The provider's reply is not UTF-8 text.") from None
     return "" if text in ("null", "{}", '""') else text
@@ -187,9 +188,9 @@ def stop_events(told: str, sequence: str | None, details: StopDetails | None, nu
     return [*found, Stop(REASONS.get(told, StopReason.END), sequence)]
 
 
-def usage_in(raw: msgspec.Raw | None) -> TokenUsage | None:
+def usage_in(raw: msgspec.Raw) -> TokenUsage | None:
     """The token counts in a usage block."""
-    return None if raw is None else read_usage(fields.decode_object(raw))
+    return read_usage(fields.decode_object(raw))
 
 
 def failed(told: ErrorInfo) -> Failed:

@@ -13,7 +13,7 @@ import msgspec
 
 from eggpool.errors import WireError
 from eggpool.wire import bridge
-from eggpool.wire.members import decode, read_members
+from eggpool.wire.members import ABSENT, decode, given, read_members
 from eggpool.wire.messages.abilities import READ_EFFORTS, write_sampling, write_thinking
 from eggpool.wire.messages.content import (
     ContentReader,
@@ -57,14 +57,14 @@ _OPENING = "(The conversation begins with your own words.)"
 
 class _Message(msgspec.Struct):
     role: str
-    content: msgspec.Raw | None = None
+    content: msgspec.Raw = ABSENT
 
 
 class _Tool(msgspec.Struct):
     name: str = ""
     type: str | None = None
     description: str | None = None
-    input_schema: msgspec.Raw | None = None
+    input_schema: msgspec.Raw = ABSENT
     strict: bool | None = None
     cache_control: Mark | None = None
     defer_loading: bool | None = None
@@ -89,13 +89,13 @@ class _Thinking(msgspec.Struct):
 
 class _Format(msgspec.Struct):
     type: str
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = ABSENT
 
 
 class _OutputConfig(msgspec.Struct):
     effort: str | None = None
     format: _Format | None = None
-    task_budget: msgspec.Raw | None = None
+    task_budget: msgspec.Raw = ABSENT
 
 
 class _Metadata(msgspec.Struct):
@@ -154,7 +154,7 @@ def read_request(body: bytes) -> Prompt:
     tools = tuple(_read_tool(raw, content.dropped) for raw in decode(members, "tools", _TOOLS) or ())
     choice = decode(members, "tool_choice", _CHOICE)
     output = decode(members, "output_config", _OUTPUT_CONFIG) or _OutputConfig()
-    if output.task_budget is not None and bytes(output.task_budget) != b"null":
+    if given(output.task_budget) is not None:
         content.dropped.append("output_config.task_budget")
     metadata = decode(members, "metadata", _METADATA)
     stops = decode(members, "stop_sequences", _TEXTS)
@@ -290,7 +290,7 @@ def _read_tool(raw: msgspec.Raw, dropped: list[str]) -> Tool | ServerTool:
     return Tool(
         name=tool.name,
         description=tool.description,
-        parameters=tool.input_schema,
+        parameters=given(tool.input_schema),
         strict=tool.strict,
         cache=read_mark(tool.cache_control),
     )
@@ -333,7 +333,7 @@ def _read_reasoning(thinking: _Thinking | None, word: str | None, dropped: list[
 
 
 def _read_format(told: _Format | None) -> Format | None:
-    return None if told is None or told.type != "json_schema" else Format(told.schema, strict=True)
+    return None if told is None or told.type != "json_schema" else Format(given(told.schema), strict=True)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

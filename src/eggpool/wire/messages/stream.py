@@ -28,6 +28,7 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
+from eggpool.wire.members import ABSENT
 from eggpool.wire.messages.passing import KEEPALIVE
 from eggpool.wire.messages.reply import (
     Message,
@@ -73,7 +74,7 @@ class _Told(msgspec.Struct):
     delta: _Delta | None = None
     content_block: Part | None = None
     message: Message | None = None
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = ABSENT
 
 
 _EVENT = msgspec.json.Decoder(_Told, strict=False)
@@ -180,7 +181,7 @@ class StreamReader:
     def _start(self, message: Message) -> list[Event]:
         return [Start(message.id or "", message.model or ""), *self._report(message.usage)]
 
-    def _stop(self, delta: _Delta, usage: msgspec.Raw | None) -> list[Event]:
+    def _stop(self, delta: _Delta, usage: msgspec.Raw) -> list[Event]:
         found: list[Event] = []
         if delta.stop_reason:
             found = self._close_all()
@@ -188,7 +189,7 @@ class StreamReader:
             self._next += 1
         return found + self._report(usage)
 
-    def _report(self, raw: msgspec.Raw | None) -> list[Event]:
+    def _report(self, raw: msgspec.Raw) -> list[Event]:
         """The last report leaves out what the first one told, so both are put together."""
         usage = usage_in(raw)
         if usage is None:
