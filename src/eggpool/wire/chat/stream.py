@@ -39,6 +39,7 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
+from eggpool.wire.members import is_told
 from eggpool.wire.notes import highest, told_error
 from eggpool.wire.prompt import Echo
 
@@ -64,7 +65,7 @@ class StreamReader:
             chunk = COMPLETION.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise WireError("The provider sent a chunk that is not a chat completion chunk.") from None
-        if chunk.error is not None or not chunk.choices:
+        if is_told(chunk.error) or not chunk.choices:
             payload = fields.decode_object(data)
             told = told_failure(payload) or (told_error(payload) if event.name == b"error" else None)
             if told is not None:
@@ -82,9 +83,7 @@ class StreamReader:
             events += reader.take(message, choice.logprobs)
         if choice.finish_reason:
             events += reader.stop(choice.finish_reason)
-        if chunk.usage is not None or chunk.x_groq is not None:
-            events += usage_events(chunk)
-        return events
+        return events + usage_events(chunk)
 
     def finish(self) -> list[Event]:
         """The connection has ended: that is the end of the reply when it had been finished before."""
