@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from eggpool.errors import WireError
-from eggpool.wire.members import ABSENT, given
+from eggpool.wire.members import is_told
 from eggpool.wire.prompt import (
     Block,
     CacheMark,
@@ -46,7 +46,7 @@ class Source(msgspec.Struct):
     data: str | None = None
     url: str | None = None
     file_id: str | None = None
-    content: msgspec.Raw = ABSENT
+    content: msgspec.Raw = msgspec.Raw()
 
 
 class Item(msgspec.Struct):
@@ -62,12 +62,12 @@ class Item(msgspec.Struct):
     data: str | None = None
     id: str | None = None
     name: str | None = None
-    input: msgspec.Raw = ABSENT
+    input: msgspec.Raw = msgspec.Raw()
     tool_use_id: str | None = None
     tool_name: str | None = None
-    content: msgspec.Raw = ABSENT
+    content: msgspec.Raw = msgspec.Raw()
     is_error: bool | None = None
-    citations: msgspec.Raw = ABSENT
+    citations: msgspec.Raw = msgspec.Raw()
     cache_control: Mark | None = None
 
 
@@ -78,7 +78,7 @@ PDF = "application/pdf"
 _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _MAGIC = {"/9j/": "image/jpeg", "iVBOR": "image/png", "R0lGOD": "image/gif", "UklGR": "image/webp"}  # in base64
 _UNFIT_ID = re.compile(r"[^A-Za-z0-9_-]")
-_NOTHING = (b"null", b"[]", b"{}", b'{"enabled":false}')
+_NOTHING = (b"", b"null", b"[]", b"{}", b'{"enabled":false}')
 
 
 def read_mark(mark: Mark | None) -> CacheMark | None:
@@ -88,7 +88,7 @@ def read_mark(mark: Mark | None) -> CacheMark | None:
 
 def decode_content(raw: msgspec.Raw) -> str | list[Item]:
     """What a field `content` holds: a text, or blocks. Raises WireError."""
-    if given(raw) is None:
+    if not is_told(raw):
         return ""
     try:
         return _CONTENT.decode(raw)
@@ -184,7 +184,7 @@ class ContentReader:
         return [Thinking(redacted=item.data or "")]
 
     def _call(self, item: Item) -> list[Block]:
-        arguments = "{}" if given(item.input) is None else text_of(item.input)
+        arguments = text_of(item.input) if is_told(item.input) else "{}"
         if not arguments.startswith("{"):
             raise WireError("A tool_use block has an input that is not an object.")
         return [ToolCall(item.id or "", item.name or "", arguments, cache=read_mark(item.cache_control))]

@@ -30,7 +30,6 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
-from eggpool.wire.members import ABSENT
 from eggpool.wire.messages.usage import read_usage, write_usage
 from eggpool.wire.notes import ErrorInfo, highest, told_error
 from eggpool.wire.prompt import Echo
@@ -93,8 +92,8 @@ class Part(msgspec.Struct):
     data: str | None = None
     id: str | None = None
     name: str | None = None
-    input: msgspec.Raw = ABSENT
-    citations: msgspec.Raw = ABSENT
+    input: msgspec.Raw = msgspec.Raw()
+    citations: msgspec.Raw = msgspec.Raw()
 
 
 class StopDetails(msgspec.Struct):
@@ -113,7 +112,7 @@ class Message(msgspec.Struct):
     stop_reason: str | None = None
     stop_sequence: str | None = None
     stop_details: StopDetails | None = None
-    usage: msgspec.Raw = ABSENT
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 _MESSAGE = msgspec.json.Decoder(Message, strict=False)
@@ -152,7 +151,7 @@ def part_events(part: Part, number: int) -> list[Event]:
         case "text":
             if part.text:
                 found.append(TextDelta(number, part.text))
-            if bytes(part.citations) not in (b"null", b"[]"):
+            if bytes(part.citations) not in (b"", b"null", b"[]"):
                 found.append(Dropped("citations"))
         case "thinking":
             if part.thinking:

@@ -13,7 +13,7 @@ import msgspec
 
 from eggpool.errors import WireError
 from eggpool.wire import bridge
-from eggpool.wire.members import ABSENT, decode, given, read_members
+from eggpool.wire.members import decode, is_told, read_members
 from eggpool.wire.messages.abilities import READ_EFFORTS, write_sampling, write_thinking
 from eggpool.wire.messages.content import (
     ContentReader,
@@ -57,14 +57,14 @@ _OPENING = "(The conversation begins with your own words.)"
 
 class _Message(msgspec.Struct):
     role: str
-    content: msgspec.Raw = ABSENT
+    content: msgspec.Raw = msgspec.Raw()
 
 
 class _Tool(msgspec.Struct):
     name: str = ""
     type: str | None = None
     description: str | None = None
-    input_schema: msgspec.Raw = ABSENT
+    input_schema: msgspec.Raw = msgspec.Raw()
     strict: bool | None = None
     cache_control: Mark | None = None
     defer_loading: bool | None = None
@@ -89,13 +89,13 @@ class _Thinking(msgspec.Struct):
 
 class _Format(msgspec.Struct):
     type: str
-    schema: msgspec.Raw = ABSENT
+    schema: msgspec.Raw = msgspec.Raw()
 
 
 class _OutputConfig(msgspec.Struct):
     effort: str | None = None
     format: _Format | None = None
-    task_budget: msgspec.Raw = ABSENT
+    task_budget: msgspec.Raw = msgspec.Raw()
 
 
 class _Metadata(msgspec.Struct):
@@ -154,11 +154,11 @@ def read_request(body: bytes) -> Prompt:
     tools = tuple(_read_tool(raw, content.dropped) for raw in decode(members, "tools", _TOOLS) or ())
     choice = decode(members, "tool_choice", _CHOICE)
     output = decode(members, "output_config", _OUTPUT_CONFIG) or _OutputConfig()
-    if given(output.task_budget) is not None:
+    if is_told(output.task_budget):
         content.dropped.append("output_config.task_budget")
     metadata = decode(members, "metadata", _METADATA)
     stops = decode(members, "stop_sequences", _TEXTS)
-    if "container" in members and bytes(members["container"]) != b"null":
+    if "container" in members and is_told(members["container"]):
         content.pins.append("container")
     parallel = None if choice is None or choice.disable_parallel_tool_use is None else choice.disable_parallel_tool_use
     return Prompt(
@@ -181,9 +181,7 @@ def read_request(body: bytes) -> Prompt:
         user=None if metadata is None else metadata.user_id,
         pins=tuple(dict.fromkeys(content.pins)),
         extras={
-            name: raw
-            for name, raw in members.items()
-            if name not in _KNOWN and name != "container" and bytes(raw) != b"null"
+            name: raw for name, raw in members.items() if name not in _KNOWN and name != "container" and is_told(raw)
         },
         dropped=tuple(dict.fromkeys(content.dropped)),
     )
@@ -290,7 +288,7 @@ def _read_tool(raw: msgspec.Raw, dropped: list[str]) -> Tool | ServerTool:
     return Tool(
         name=tool.name,
         description=tool.description,
-        parameters=given(tool.input_schema),
+        parameters=tool.input_schema if is_told(tool.input_schema) else None,
         strict=tool.strict,
         cache=read_mark(tool.cache_control),
     )
@@ -333,7 +331,9 @@ def _read_reasoning(thinking: _Thinking | None, word: str | None, dropped: list[
 
 
 def _read_format(told: _Format | None) -> Format | None:
-    return None if told is None or told.type != "json_schema" else Format(given(told.schema), strict=True)
+    if told is None or told.type != "json_schema":
+        return None
+    return Format(told.schema if is_told(told.schema) else None, strict=True)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

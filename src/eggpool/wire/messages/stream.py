@@ -28,7 +28,6 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
-from eggpool.wire.members import ABSENT
 from eggpool.wire.messages.passing import KEEPALIVE
 from eggpool.wire.messages.reply import (
     Message,
@@ -74,7 +73,7 @@ class _Told(msgspec.Struct):
     delta: _Delta | None = None
     content_block: Part | None = None
     message: Message | None = None
-    usage: msgspec.Raw = ABSENT
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 _EVENT = msgspec.json.Decoder(_Told, strict=False)
