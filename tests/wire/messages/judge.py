@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
 from anthropic.types.message_create_params import MessageCreateParamsBase
@@ -20,6 +21,11 @@ _REQUEST: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsBase)
 _EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 _SDK_LEFT_OUT = {"temperature", "top_k", "top_p", "stream", "context_management", "mcp_servers"}
 """Fields of the API that this release of the SDK does not type, or types elsewhere."""
+
+
+def raw_of(value: Any) -> msgspec.Raw:
+    """A value as raw JSON."""
+    return msgspec.Raw(msgspec.json.encode(value))
 
 
 def judged_request(body: bytes) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.wire.messages.judge import GOLDEN, judged_request
+from tests.wire.messages.judge import GOLDEN, judged_request, raw_of
 
 from eggpool.errors import WireError
-from eggpool.wire.members import raw_of
 from eggpool.wire.messages import read_request, write_request
 from eggpool.wire.messages.request import DEFAULT_MAX_TOKENS
 from eggpool.wire.prompt import (
