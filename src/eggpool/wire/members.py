@@ -28,7 +28,7 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw]:
 def decode(members: Mapping[str, msgspec.Raw], name: str, decoder: msgspec.json.Decoder[Value]) -> Value | None:
     """One member, None when it is absent or null. Raises WireError that names it and where in it the fault is."""
     raw = members.get(name)
-    if raw is None or bytes(raw) == b"null":
+    if raw is None or not is_told(raw):
         return None
     try:
         return decoder.decode(raw)
@@ -41,6 +41,6 @@ def decode(members: Mapping[str, msgspec.Raw], name: str, decoder: msgspec.json.
         raise WireError(f"The field {name} is nested too deeply.") from None
 
 
-def raw_of(value: object) -> msgspec.Raw:
-    """A value as raw JSON."""
-    return msgspec.Raw(msgspec.json.encode(value))
+def is_told(raw: msgspec.Raw) -> bool:
+    """Whether a member of a decoded value was there, and not null."""
+    return bytes(raw) not in (b"", b"null")

@@ -31,6 +31,7 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
+from eggpool.wire.members import is_told
 from eggpool.wire.notes import highest
 from eggpool.wire.prompt import Echo
 
@@ -95,13 +96,13 @@ class Message(msgspec.Struct):
     tool_calls: list[Call] | None = None
     function_call: CalledFunction | None = None
     annotations: list[msgspec.Raw] | None = None
-    audio: msgspec.Raw | None = None
+    audio: msgspec.Raw = msgspec.Raw()
 
 
 class Logprobs(msgspec.Struct):
     """The probabilities of the words of this choice."""
 
-    content: msgspec.Raw | None = None
+    content: msgspec.Raw = msgspec.Raw()
 
 
 class Choice(msgspec.Struct):
@@ -121,9 +122,9 @@ class Completion(msgspec.Struct):
     model: str | None = None
     created: float | None = None
     choices: list[Choice] | None = None
-    usage: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
-    x_groq: msgspec.Raw | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    x_groq: msgspec.Raw = msgspec.Raw()
 
 
 COMPLETION = msgspec.json.Decoder(Completion, strict=False)
@@ -159,8 +160,8 @@ class Reader:
         if thoughts:
             found.append(ThinkingDelta(self._block("thinking", found), thoughts))
         if text:
-            told = None if logprobs is None or logprobs.content is None else bytes(logprobs.content)
-            found.append(TextDelta(self._block("text", found), text, None if told == b"null" else told))
+            told = bytes(logprobs.content) if logprobs is not None and is_told(logprobs.content) else None
+            found.append(TextDelta(self._block("text", found), text, told))
         if message.refusal:
             found.append(RefusalDelta(self._block("refusal", found), message.refusal))
         for call in message.tool_calls or ():
@@ -169,7 +170,7 @@ class Reader:
             self._call(Call(0, None, message.function_call), found)
         if message.annotations:
             found.append(Dropped("annotations"))
-        if message.audio is not None and bytes(message.audio) != b"null":
+        if is_told(message.audio):
             found.append(Dropped("audio"))
         return found
 
@@ -267,8 +268,11 @@ def reply_events(body: bytes) -> list[Event]:
 def usage_events(completion: Completion) -> list[Event]:
     """What a reply or a chunk tells about tokens."""
     for raw in (completion.usage, completion.x_groq):
-        if raw is not None and (usage := read_usage(fields.decode_object(raw))) is not None:
-            return [Usage(usage)]
+        if is_told(raw):
+            block = fields.decode_object(raw)
+            usage = read_usage(block.get("usage") if raw is completion.x_groq else block)
+            if usage is not None:
+                return [Usage(usage)]
     return []
 
 

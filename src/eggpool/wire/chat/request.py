@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from eggpool.errors import WireError
-from eggpool.wire.members import decode, read_members
+from eggpool.wire import bridge
+from eggpool.wire.members import decode, is_told, read_members
 from eggpool.wire.prompt import (
     Block,
     CacheMark,
@@ -46,14 +47,14 @@ Json = dict[str, object]
 class _Function(msgspec.Struct):
     name: str = ""
     description: str | None = None
-    parameters: msgspec.Raw | None = None
+    parameters: msgspec.Raw = msgspec.Raw()
     strict: bool | None = None
 
 
 class _Custom(msgspec.Struct):
     name: str = ""
     description: str | None = None
-    format: msgspec.Raw | None = None
+    format: msgspec.Raw = msgspec.Raw()
 
 
 class _Tool(msgspec.Struct):
@@ -115,7 +116,7 @@ class _Message(msgspec.Struct):
 class _JsonSchema(msgspec.Struct):
     name: str | None = None
     description: str | None = None
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = msgspec.Raw()
     strict: bool | None = None
 
 
@@ -207,7 +208,7 @@ def read_request(body: bytes) -> Prompt:
         logprobs=decode(members, "logprobs", _FLAG) or False,
         top_logprobs=top_logprobs,
         pins=pins,
-        extras={name: raw for name, raw in members.items() if name not in _KNOWN and bytes(raw) != b"null"},
+        extras={name: raw for name, raw in members.items() if name not in _KNOWN and is_told(raw)},
     )
 
 
@@ -360,12 +361,13 @@ def _read_tool(raw: msgspec.Raw) -> Tool | ServerTool:
         return Tool(
             name=found.name,
             description=found.description,
-            parameters=found.parameters,
+            parameters=found.parameters if is_told(found.parameters) else None,
             strict=found.strict,
             cache=_read_mark(tool.cache_control),
         )
     if tool.type == "custom" and tool.custom is not None:
-        return Tool(tool.custom.name, tool.custom.description, custom=True, format=tool.custom.format)
+        grammar = tool.custom.format if is_told(tool.custom.format) else None
+        return Tool(tool.custom.name, tool.custom.description, custom=True, format=grammar)
     return ServerTool(tool.type, raw)
 
 
@@ -397,7 +399,7 @@ def _read_format(told: _ResponseFormat | None) -> Format | None:
     schema = told.json_schema
     if told.type != "json_schema" or schema is None:
         return Format()
-    return Format(schema.schema, schema.name, schema.description, schema.strict)
+    return Format(schema.schema if is_told(schema.schema) else None, schema.name, schema.description, schema.strict)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -473,9 +475,8 @@ class _Messages:
 
 
 def _write_call(call: ToolCall) -> Json:
-    if call.custom:
-        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments or "{}"}}
+    arguments = bridge.wrap(call.arguments) if call.custom else call.arguments or "{}"
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _write_part(block: Block) -> Json:
@@ -501,6 +502,7 @@ def _write_part(block: Block) -> Json:
 
 
 def _write_tool(tool: Tool) -> Json:
+    tool = bridge.as_function(tool) if tool.custom else tool
     function: Json = {"name": tool.flat_name}
     if tool.description is not None:
         function["description"] = tool.description

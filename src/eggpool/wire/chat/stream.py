@@ -39,10 +39,12 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
+from eggpool.wire.members import is_told
 from eggpool.wire.notes import highest, told_error
 from eggpool.wire.prompt import Echo
 
 _DONE = b"[DONE]"
+_INPUT = b'"custom":{"input":'
 _encode = msgspec.json.Encoder().encode
 
 
@@ -64,7 +66,7 @@ class StreamReader:
             chunk = COMPLETION.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise WireError("The provider sent a chunk that is not a chat completion chunk.") from None
-        if chunk.error is not None or not chunk.choices:
+        if is_told(chunk.error) or not chunk.choices:
             payload = fields.decode_object(data)
             told = told_failure(payload) or (told_error(payload) if event.name == b"error" else None)
             if told is not None:
@@ -82,9 +84,7 @@ class StreamReader:
             events += reader.take(message, choice.logprobs)
         if choice.finish_reason:
             events += reader.stop(choice.finish_reason)
-        if chunk.usage is not None or chunk.x_groq is not None:
-            events += usage_events(chunk)
-        return events
+        return events + usage_events(chunk)
 
     def finish(self) -> list[Event]:
         """The connection has ended: that is the end of the reply when it had been finished before."""
@@ -142,7 +142,9 @@ class StreamWriter:
                 return write_error_event(502, event.message, event.code or event.type)
             case Ping():
                 return KEEPALIVE
-            case ThinkingSealed() | BlockEnd() | Dropped():
+            case BlockEnd():
+                return self._call_end(event)
+            case ThinkingSealed() | Dropped():
                 pass
         return b""
 
@@ -177,14 +179,20 @@ class StreamWriter:
         return self._delta(b'"tool_calls":[' + _encode(call) + b"]")
 
     def _call_delta(self, event: ToolCallDelta) -> bytes:
-        piece, field = event.text, b'"function":{"arguments":'
-        if event.block in self._custom:
-            unwrapper = self._custom[event.block]
-            piece = piece if unwrapper is None else unwrapper.feed(piece)
-            field = b'"custom":{"input":'
-            if not piece:
-                return b""
-        place = b"%d" % self._calls[event.block]
+        if event.block not in self._custom:
+            return self._call_piece(event.block, b'"function":{"arguments":', event.text)
+        unwrapper = self._custom[event.block]
+        piece = event.text if unwrapper is None else unwrapper.feed(event.text)
+        return self._call_piece(event.block, _INPUT, piece) if piece else b""
+
+    def _call_end(self, event: BlockEnd) -> bytes:
+        """What of a custom tool's input had to wait for the end."""
+        unwrapper = self._custom.get(event.block)
+        rest = unwrapper.rest() if unwrapper is not None else ""
+        return self._call_piece(event.block, _INPUT, rest) if rest else b""
+
+    def _call_piece(self, block: int, field: bytes, piece: str) -> bytes:
+        place = b"%d" % self._calls[block]
         return self._delta(b'"tool_calls":[{"index":' + place + b"," + field + _encode(piece) + b"}}]")
 
     def _end(self) -> bytes:
