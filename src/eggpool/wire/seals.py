@@ -1,9 +1,9 @@
 """One dialect's sealed thoughts in the place that another one has for its own.
 
-A model's thoughts come with something that only their maker understands, and a model that calls tools wants them back:
-Anthropic's signature and redacted blocks, OpenAI's encrypted reasoning. A client keeps whatever stands in that place
-and sends it back unread; so what belongs to another dialect can be lent the place, under a mark. What may live here: the
-marks. What may not: who may get what back.
+A model thinks, and with its thoughts comes something that only their maker understands: a signature and redacted blocks
+of Anthropic, encrypted reasoning of OpenAI. A model that calls tools wants it back. A client keeps whatever stands in
+that place and sends it back unread; so what belongs to another dialect can be lent the place, under a mark. What may
+live here: the marks. What may not: who may get what back.
 """
 
 from __future__ import annotations

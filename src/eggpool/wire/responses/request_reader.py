@@ -14,7 +14,7 @@ import msgspec
 
 from eggpool.errors import WireError
 from eggpool.wire import seals
-from eggpool.wire.members import decode, raw_of, read_members
+from eggpool.wire.members import decode, read_members
 from eggpool.wire.prompt import (
     Block,
     CacheMark,
@@ -226,9 +226,7 @@ def read_request(body: bytes) -> Prompt:
         tool_choice=choice,
         parallel_tools=decode(members, "parallel_tool_calls", _FLAG),
         max_output_tokens=decode(members, "max_output_tokens", _COUNT),
-        sampling=Sampling(
-            temperature=decode(members, "temperature", _NUMBER), top_p=decode(members, "top_p", _NUMBER)
-        ),
+        sampling=Sampling(temperature=decode(members, "temperature", _NUMBER), top_p=decode(members, "top_p", _NUMBER)),
         reasoning=_read_reasoning(decode(members, "reasoning", _EFFORT)),
         format=_read_format(settings.format),
         verbosity=settings.verbosity,
@@ -262,7 +260,7 @@ def _read_extras(members: Mapping[str, msgspec.Raw], include: list[str]) -> dict
     }
     others = [one for one in include if one != LOGPROBS]
     if others:
-        extras["include"] = raw_of(others)
+        extras["include"] = msgspec.Raw(msgspec.json.encode(others))
     return extras
 
 
@@ -325,7 +323,7 @@ class _Input:
         if role is None:
             raise WireError("The input has a message whose role Responses does not know.")
         if message.phase is not None:
-            self.extras["input.phase"] = raw_of(message.phase)
+            self.extras["input.phase"] = msgspec.Raw(msgspec.json.encode(message.phase))
         self._add(role, self._content(message.content))
 
     def _bare_part(self, raw: msgspec.Raw) -> None:
@@ -393,9 +391,7 @@ class _Input:
             case "input_file":
                 data = _DATA_URL.fullmatch(part.file_data or "")
                 encoded, media_type = (data[2], data[1] or None) if data else (part.file_data, None)
-                return Document(
-                    url=part.file_url, data=encoded, media_type=media_type, name=part.filename, cache=cache
-                )
+                return Document(url=part.file_url, data=encoded, media_type=media_type, name=part.filename, cache=cache)
         raise CannotCarry(
             f"The input has content of the type {part.type[:40]}, which cannot be translated.", param="input"
         )
@@ -423,9 +419,7 @@ def _read_tools(told: list[msgspec.Raw] | None, namespace: str | None = None) ->
         if kind == "namespace" and namespace is None:
             found += _read_tools(tool.tools, tool.name)
         elif kind == "function":
-            found.append(
-                Tool(tool.name, tool.description, tool.parameters, tool.strict, namespace=namespace or None)
-            )
+            found.append(Tool(tool.name, tool.description, tool.parameters, tool.strict, namespace=namespace or None))
         elif kind == "custom":
             found.append(
                 Tool(tool.name, tool.description, custom=True, format=tool.format, namespace=namespace or None)
