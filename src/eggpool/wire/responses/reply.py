@@ -47,7 +47,7 @@ class Part(msgspec.Struct):
     type: str = ""
     text: str | None = None
     refusal: str | None = None
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = msgspec.Raw()
     annotations: list[msgspec.Raw] | None = None
 
 
@@ -79,8 +79,8 @@ class Response(msgspec.Struct):
     created_at: float | None = None
     status: str | None = None
     output: list[msgspec.Raw] | None = None
-    usage: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
     incomplete_details: _Details | None = None
 
 
@@ -91,7 +91,7 @@ _KIND = msgspec.json.Decoder(Kind)
 _ITEM = msgspec.json.Decoder(Item)
 
 _ITEMS = frozenset({"message", "reasoning", "function_call", "custom_tool_call"})
-_EMPTY = frozenset({b"null", b"[]"})
+_EMPTY = frozenset({b"", b"null", b"[]"})
 
 Key = tuple[str, int, int]
 """What a block is known by: its kind, the place of its item, its own place in that."""
@@ -119,11 +119,12 @@ class Reader:
         self._started = True
         return [Start(response.id or "", response.model or "", int(response.created_at or 0))]
 
-    def text(self, item: int, part: int, text: str, logprobs: msgspec.Raw | None) -> list[Event]:
+    def text(self, item: int, part: int, text: str, logprobs: msgspec.Raw) -> list[Event]:
         """A piece of a text."""
         if not text:
             return []
-        told = None if logprobs is None or bytes(logprobs) in _EMPTY else bytes(logprobs)
+        found = bytes(logprobs)
+        told = None if found in _EMPTY else found
         key = ("text", item, part)
         if key == self._open:
             return [TextDelta(self._next - 1, text, told)]
@@ -282,13 +283,13 @@ def reply_events(body: bytes) -> list[Event]:
 
 def usage_events(response: Response) -> list[Event]:
     """What a reply tells about tokens."""
-    usage = None if response.usage is None else read_usage(fields.decode_object(bytes(response.usage)))
+    usage = read_usage(fields.decode_object(bytes(response.usage)))
     return [] if usage is None else [Usage(usage)]
 
 
 def failed(response: Response) -> Failed:
     """The failure that a reply tells."""
-    told = {} if response.error is None else fields.decode_object(bytes(response.error))
+    told = fields.decode_object(bytes(response.error))
     info = told_failure({"error": told})
     return Failed(info.type, info.code, info.message or "The provider could not finish its reply.")
 

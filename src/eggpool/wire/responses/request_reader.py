@@ -14,7 +14,7 @@ import msgspec
 
 from eggpool.errors import WireError
 from eggpool.wire import seals
-from eggpool.wire.members import decode, read_members
+from eggpool.wire.members import decode, is_told, read_members
 from eggpool.wire.prompt import (
     Block,
     CacheMark,
@@ -102,9 +102,9 @@ class _Tool(msgspec.Struct):
     type: str = "function"
     name: str = ""
     description: str | None = None
-    parameters: msgspec.Raw | None = None
+    parameters: msgspec.Raw = msgspec.Raw()
     strict: bool | None = None
-    format: msgspec.Raw | None = None
+    format: msgspec.Raw = msgspec.Raw()
     tools: list[msgspec.Raw] | None = None
 
 
@@ -135,7 +135,7 @@ class _Format(msgspec.Struct):
     type: str = "text"
     name: str | None = None
     description: str | None = None
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = msgspec.Raw()
     strict: bool | None = None
 
 
@@ -243,12 +243,12 @@ def echo_of(prompt: Prompt, body: bytes) -> Echo:
     """What the writer of the reply has to know of the request. Raises WireError, when the body is not one."""
     members = read_members(body)
     # Copied, so that they do not hold the whole body.
-    told = {name: members[name].copy() for name in ECHOED if name in members and bytes(members[name]) != b"null"}
+    told = {name: members[name].copy() for name in ECHOED if name in members and is_told(members[name])}
     return Echo(model=prompt.model, tools=tools_by_name(prompt), fields=told)
 
 
 def _pins(members: Mapping[str, msgspec.Raw]) -> list[str]:
-    pins = [name for name in _PINNING if name in members and bytes(members[name]) != b"null"]
+    pins = [name for name in _PINNING if name in members and is_told(members[name])]
     return pins + [name for name in _PINNING_FLAGS if decode(members, name, _FLAG)]
 
 
@@ -404,6 +404,10 @@ def _decode(raw: msgspec.Raw, decoder: msgspec.json.Decoder[Value]) -> Value:
     return value
 
 
+def _told(raw: msgspec.Raw) -> msgspec.Raw | None:
+    return raw if is_told(raw) else None
+
+
 def _flat(name: str, namespace: str | None) -> str:
     return Tool(name, namespace=namespace or None).flat_name
 
@@ -419,10 +423,12 @@ def _read_tools(told: list[msgspec.Raw] | None, namespace: str | None = None) ->
         if kind == "namespace" and namespace is None:
             found += _read_tools(tool.tools, tool.name)
         elif kind == "function":
-            found.append(Tool(tool.name, tool.description, tool.parameters, tool.strict, namespace=namespace or None))
+            found.append(
+                Tool(tool.name, tool.description, _told(tool.parameters), tool.strict, namespace=namespace or None)
+            )
         elif kind == "custom":
             found.append(
-                Tool(tool.name, tool.description, custom=True, format=tool.format, namespace=namespace or None)
+                Tool(tool.name, tool.description, custom=True, format=_told(tool.format), namespace=namespace or None)
             )
         else:
             raise WireError("The field tools has a group of tools inside another one.")
@@ -496,4 +502,4 @@ def _read_format(told: _Format | None) -> Format | None:
         return None
     if told.type != "json_schema":
         return Format()
-    return Format(told.schema, told.name, told.description, told.strict)
+    return Format(_told(told.schema), told.name, told.description, told.strict)

@@ -45,9 +45,9 @@ class _Told(msgspec.Struct):
     content_index: int = 0
     summary_index: int = 0
     delta: str = ""
-    logprobs: msgspec.Raw | None = None
-    item: msgspec.Raw | None = None
-    response: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = msgspec.Raw()
+    item: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
 
 
 class _Type(msgspec.Struct):
@@ -56,8 +56,8 @@ class _Type(msgspec.Struct):
 
 _TOLD = msgspec.json.Decoder(_Told)
 _TYPE = msgspec.json.Decoder(_Type)
-_NULL = msgspec.Raw(b"null")
 _DONE = b"[DONE]"  # some providers end this dialect's streams as Chat's
+_MIN_EVENT_BYTES = 16  # no event of this dialect is shorter
 
 
 class StreamReader:
@@ -71,13 +71,13 @@ class StreamReader:
     def read(self, event: sse.SseEvent) -> list[Event]:
         """The events of one event. Raises WireError for what cannot be understood."""
         data = event.data
+        if len(data) < _MIN_EVENT_BYTES and data.strip() in (b"", _DONE):
+            return []
         try:
             told = _TOLD.decode(data)
         except msgspec.ValidationError:
             return self._misfit(event)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if data.strip() in (b"", _DONE):
-                return []
             raise WireError("The provider sent an event that is not valid JSON.") from None
         reader = self._reader
         if reader.ended:
@@ -109,7 +109,7 @@ class StreamReader:
 
 def _response(told: _Told) -> Response:
     try:
-        return RESPONSE.decode(told.response or b"{}")
+        return RESPONSE.decode(told.response)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise WireError("The provider sent a reply that Responses does not know.") from None
 
@@ -148,11 +148,11 @@ def _arguments(reader: Reader, told: _Told) -> list[Event]:
 
 
 def _added(reader: Reader, told: _Told) -> list[Event]:
-    return reader.added(told.output_index, told.item or _NULL)
+    return reader.added(told.output_index, told.item)
 
 
 def _done(reader: Reader, told: _Told) -> list[Event]:
-    return reader.done(told.output_index, told.item or _NULL)
+    return reader.done(told.output_index, told.item)
 
 
 def _annotation(reader: Reader, told: _Told) -> list[Event]:
@@ -278,7 +278,8 @@ class StreamWriter:
             out, item = self._begin(event)
         self._output.grow(item, event)
         if isinstance(event, TextDelta) and event.logprobs is not None:
-            told = _at(item) | {"content_index": 0, "logprobs": msgspec.Raw(event.logprobs), "delta": event.text}
+            logprobs = msgspec.json.decode(event.logprobs)  # not as they came: they may hold line ends
+            told = _at(item) | {"content_index": 0, "logprobs": logprobs, "delta": event.text}
             return out + self._event("response.output_text.delta", **told)
         delta = self._delta(self._lines[event.block], event.text)
         return out + delta if out else delta
