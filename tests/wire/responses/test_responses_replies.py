@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,9 @@ EXPECTED: dict[str, list[Event]] = {
         START,
         TextDelta(0, "Half an ans"),
         Usage(TokenUsage(input_tokens=12, output_tokens=4)),
-        Failed("response.failed", "server_is_overloaded", "Our servers are currently overloaded. Please try again later."),
+        Failed(
+            "response.failed", "server_is_overloaded", "Our servers are currently overloaded. Please try again later."
+        ),
     ],
     "error.sse": [
         START,
@@ -416,7 +419,7 @@ def test_logprobs_cross() -> None:
     assert joined(read(raw(events)))[1] == TextDelta(0, "Hi", told)
 
 
-def stream_of(*told: dict[str, object]) -> bytes:
+def stream_of(*told: Mapping[str, object]) -> bytes:
     """A stream of events as a provider writes them."""
     return b"".join(sse.encode(msgspec.json.encode(one), str(one["type"]).encode()) for one in told)
 

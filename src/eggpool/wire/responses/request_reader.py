@@ -242,9 +242,13 @@ def read_request(body: bytes) -> Prompt:
 def echo_of(prompt: Prompt, body: bytes) -> Echo:
     """What the writer of the reply has to know of the request. Raises WireError, when the body is not one."""
     members = read_members(body)
-    # Copied, so that they do not hold the whole body.
-    told = {name: members[name].copy() for name in ECHOED if name in members and is_told(members[name])}
+    told = {name: _compact(members[name]) for name in ECHOED if name in members and is_told(members[name])}
     return Echo(model=prompt.model, tools=tools_by_name(prompt), fields=told)
+
+
+def _compact(raw: msgspec.Raw) -> msgspec.Raw:
+    """A copy that does not hold the whole body, and has no line ends, which a stream's data must not have."""
+    return msgspec.Raw(msgspec.json.format(bytes(raw), indent=-1))
 
 
 def _pins(members: Mapping[str, msgspec.Raw]) -> list[str]:
