@@ -242,13 +242,20 @@ def read_request(body: bytes) -> Prompt:
 def echo_of(prompt: Prompt, body: bytes) -> Echo:
     """What the writer of the reply has to know of the request. Raises WireError, when the body is not one."""
     members = read_members(body)
-    told = {name: _compact(members[name]) for name in ECHOED if name in members and is_told(members[name])}
-    return Echo(model=prompt.model, tools=tools_by_name(prompt), fields=told)
+    told = {name: _again(members[name]) for name in ECHOED if name in members and is_told(members[name])}
+    fields = {name: raw for name, raw in told.items() if raw is not None}
+    return Echo(model=prompt.model, tools=tools_by_name(prompt), fields=fields)
 
 
-def _compact(raw: msgspec.Raw) -> msgspec.Raw:
-    """A copy that does not hold the whole body, and has no line ends, which a stream's data must not have."""
-    return msgspec.Raw(msgspec.json.format(bytes(raw), indent=-1))
+def _again(raw: msgspec.Raw) -> msgspec.Raw | None:
+    """A copy that does not hold the whole body, and has no line ends, which a stream's data must not have.
+
+    None for what nobody could read, deep inside what is passed on unread otherwise.
+    """
+    try:
+        return msgspec.Raw(msgspec.json.encode(msgspec.json.decode(raw)))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 def _pins(members: Mapping[str, msgspec.Raw]) -> list[str]:
