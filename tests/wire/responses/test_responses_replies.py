@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -307,11 +309,16 @@ def test_usage_may_follow_the_stop() -> None:
 
 @pytest.mark.parametrize(
     ("told", "code"),
-    [("rate_limit_exceeded", "rate_limit_exceeded"), ("overloaded_error", "server_error"), ("", "server_error")],
+    [
+        (Failed("x", "context_length_exceeded", "It broke."), "context_length_exceeded"),
+        (Failed("overloaded_error", "", "It broke."), "server_is_overloaded"),
+        (Failed("rate_limit_error", "rate_limit", "It broke."), "rate_limit_exceeded"),
+        (Failed("api_error", "odd", "It broke."), "server_error"),
+    ],
 )
-def test_a_failed_stream_has_no_end(told: str, code: str) -> None:
+def test_a_failed_stream_has_no_end(told: Failed, code: str) -> None:
     """A failure is told in-band with a code that clients know, and nothing says that the reply is whole."""
-    stream = raw([START, TextDelta(0, "Half"), Failed("x", told, "It broke.")])
+    stream = raw([START, TextDelta(0, "Half"), told])
     last = msgspec.json.decode(list(sse.events(stream))[-1].data)
     assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
     assert last["response"]["error"] == {"code": code, "message": "It broke."}
@@ -598,3 +605,25 @@ def test_nothing_but_a_wire_error_for_any_json(told: list[dict[str, object]]) ->
     for one in told:
         with contextlib.suppress(WireError):
             responses.reply_events(msgspec.json.encode(one["response"]))
+
+
+def test_the_sdk_puts_the_stream_together() -> None:
+    """OpenAI's client accumulates the stream to the same reply that the last event holds, and never stumbles."""
+    stream = raw(EXPECTED["agent.sse"])
+    answer = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
+    transport = httpx2.MockTransport(lambda request: answer)
+    with (
+        httpx2.Client(transport=transport) as http,
+        openai.OpenAI(api_key="sk-test-fake", base_url="http://pool.invalid/v1", http_client=http) as client,
+        client.responses.stream(model="m", input="x") as told,
+    ):
+        events = list(told)
+        reply = told.get_final_response()
+    snapshots = [event.snapshot for event in events if event.type == "response.output_text.delta"]
+    assert snapshots == ["I'll read both."]
+    arguments = [event.snapshot for event in events if event.type == "response.function_call_arguments.delta"]
+    assert arguments == ['{"cmd":"cat a.py"}', '{"target":"7"}']
+    assert reply.output_text == "I'll read both."
+    assert [item.type for item in reply.output] == [
+        "reasoning", "message", "function_call", "function_call", "custom_tool_call",
+    ]  # fmt: skip

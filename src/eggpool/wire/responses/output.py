@@ -308,7 +308,7 @@ class Output:
 
 def error_code(failure: Failed) -> str:
     """The code of a failure that clients know."""
-    return failure.code if failure.code in ERROR_CODES else "server_error"
+    return ERROR_CODES.get(failure.code) or ERROR_CODES.get(failure.type, "server_error")
 
 
 def write_usage(usage: TokenUsage) -> Json:

@@ -35,13 +35,21 @@ REASONS: dict[StopReason, str] = {
 }
 """Why a reply is incomplete, by the reason of its stop; all others are complete."""
 
-ERROR_CODES = frozenset(
-    {
-        "server_error", "rate_limit_exceeded", "invalid_prompt", "context_length_exceeded", "insufficient_quota",
-        "usage_not_included", "server_is_overloaded",
-    }
-)  # fmt: skip
-"""The codes of failures that clients act on; Codex reads the last four beside those of the reference."""
+ERROR_CODES: dict[str, str] = {
+    "rate_limit_error": "rate_limit_exceeded",
+    "overloaded_error": "server_is_overloaded",
+    "invalid_request_error": "invalid_prompt",
+} | {
+    code: code
+    for code in (
+        "context_length_exceeded", "insufficient_quota", "invalid_prompt", "rate_limit_exceeded", "server_error",
+        "server_is_overloaded", "usage_not_included",
+    )
+}  # fmt: skip
+"""The codes of failures that clients act on, by a failure's own code or type; any other one is a server's error.
+
+Codex reads more of them than the reference lists.
+"""
 
 _NO_ID = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_STEM_CHARS = 44  # OpenAI takes ids of up to 64 characters back
