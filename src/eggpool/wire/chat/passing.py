@@ -55,14 +55,14 @@ def write_error_event(status: int, message: str, code: str) -> bytes:
 def read_error(body: bytes) -> ErrorInfo:
     """The error in a body or event."""
     payload = fields.decode_first_object(body)
-    return _failure(payload) or told_error(payload)
+    return told_failure(payload) or told_error(payload)
 
 
 def read_reply(body: bytes) -> Note:
     """What a whole reply means: `content` when it is an answer, `error` when it is an error under a 200."""
     payload = fields.decode_object(body)
-    usage = _usage(payload.get("usage"))
-    failure = None if payload.get("choices") else _failure(payload)
+    usage = read_usage(payload.get("usage"))
+    failure = None if payload.get("choices") else told_failure(payload)
     answered = failure is None and isinstance(payload.get("choices"), list)
     return Note(content=answered, terminal=answered, usage=usage, error=failure)
 
@@ -72,13 +72,13 @@ def read_event(event: sse.SseEvent) -> Note:
     if event.data.strip() == _DONE:
         return Note(terminal=True)
     payload = fields.decode_object(event.data)
-    failure = _failure(payload)
+    failure = told_failure(payload)
     if failure is None and event.name == b"error":
         failure = told_error(payload)
     if failure is not None:
         return Note(error=failure)
     choices = fields.items(payload.get("choices"))
-    usage = _usage(payload.get("usage")) or _usage(fields.mapping(payload.get("x_groq")).get("usage"))
+    usage = read_usage(payload.get("usage")) or read_usage(fields.mapping(payload.get("x_groq")).get("usage"))
     if not choices:
         return Note(usage=usage, usage_only=True) if usage else NOTHING
     content = finished = several = False
@@ -88,7 +88,7 @@ def read_event(event: sse.SseEvent) -> Note:
         finished = finished or bool(choice.get("finish_reason"))
         several = several or fields.count(choice.get("index")) > 0
         content = content or bool(choice.get("text")) or any(delta[field] for field in delta if field != "role")
-        usage = usage or _usage(choice.get("usage"))
+        usage = usage or read_usage(choice.get("usage"))
     return Note(content=content or finished, finished=finished, several=several, usage=usage)
 
 
@@ -138,7 +138,7 @@ def _error(status: int, message: str, code: str, param: str | None) -> dict[str,
     return {"error": {"message": message, "type": error_type(status), "param": param, "code": code}}
 
 
-def _failure(payload: dict[str, object]) -> ErrorInfo | None:
+def told_failure(payload: dict[str, object]) -> ErrorInfo | None:
     """The error that a payload tells, None when it tells none."""
     if payload.get("error") or payload.get("object") == "error":
         return told_error(payload)
@@ -150,7 +150,8 @@ def _failure(payload: dict[str, object]) -> ErrorInfo | None:
     return None
 
 
-def _usage(value: object) -> Usage | None:
+def read_usage(value: object) -> Usage | None:
+    """The usage block of a reply, None when there is none."""
     block = fields.mapping(value)
     if not block:
         return None
