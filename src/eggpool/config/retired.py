@@ -20,7 +20,6 @@ RETIRED: tuple[str, ...] = (
     "pricing",
     "readiness_probe",
     "transcoder",
-    "translation",
     "update_checker",
     "server.max_request_body_bytes",
     "server.threads",

@@ -190,6 +190,14 @@ class Routing(Section, frozen=True, kw_only=True):
     quota_exhausted_cooldown_seconds: Annotated[float, Meta(ge=0, description="Of old files.", extra=UNUSED)] = 300.0
 
 
+class Translation(Section, frozen=True, kw_only=True):
+    """Requests and replies in the words of another dialect."""
+
+    enabled: Annotated[
+        bool, Meta(description="Serve clients of one dialect from accounts that speak another one only.")
+    ] = True
+
+
 class QuotaLimits(Section, frozen=True, kw_only=True):
     """What an account may spend in a window where nobody knows better; a guess, which orders accounts."""
 
@@ -465,6 +473,7 @@ class Config(Section, frozen=True, kw_only=True):
     database: Database = Database()
     models: Models = Models()
     routing: Routing = Routing()
+    translation: Translation = Translation()
     limits: QuotaLimits = QuotaLimits()
     dashboard: Dashboard = Dashboard()
     security: Security = Security()

@@ -5,7 +5,7 @@ Only collects and puts together; what happened is decided in `dispatch`.
 
 from __future__ import annotations
 
-from eggpool.domain import AttemptRecord, Outcome, RequestBegun, RequestRecord, Usage, UsageSource
+from eggpool.domain import AttemptRecord, Dialect, Outcome, RequestBegun, RequestRecord, Usage, UsageSource
 from eggpool.engine.clock import Clock
 from eggpool.engine.inbound import Inbound
 from eggpool.engine.search import Search
@@ -23,11 +23,12 @@ MAX_DETAIL_CHARS = 512
 class Attempt:
     """One try at one account while it runs."""
 
-    __slots__ = ("began", "began_ms", "candidate", "first_byte", "number", "reply", "upstream_request_id")
+    __slots__ = ("began", "began_ms", "candidate", "dialect", "first_byte", "number", "reply", "upstream_request_id")
 
-    def __init__(self, number: int, candidate: Candidate, clock: Clock) -> None:
+    def __init__(self, number: int, candidate: Candidate, dialect: Dialect, clock: Clock) -> None:
         self.number = number
         self.candidate = candidate
+        self.dialect = dialect  # in which the account is asked
         self.began = clock.now()
         self.began_ms = clock.wall_ms()
         self.reply: Reply | None = None
@@ -57,6 +58,7 @@ class Booking:
         "decision",
         "emitted_bytes",
         "error_class",
+        "lost",
         "served",
         "status",
     )
@@ -70,6 +72,7 @@ class Booking:
         self._streams = inbound.streams
         self._records: list[AttemptRecord] = []
         self.decision: str | None = None
+        self.lost: tuple[str, ...] = ()  # what a translation could not say
         self._first_attempt: float | None = None
         self._first_byte: float | None = None
         self.committed: float | None = None
@@ -89,11 +92,11 @@ class Booking:
             tried: list[tuple[str, str | None]] = [(record.account, record.error_class) for record in self._records]
             if self.served is not None:
                 tried.append((self.served.account, None))
-            self.decision = decision(search.planned, search.demand, tried)
+            self.decision = decision(search.planned, search.demand, tried, self.lost)
 
-    def attempt(self, candidate: Candidate) -> Attempt:
-        """An account is tried from now on."""
-        attempt = Attempt(len(self._records) + 1, candidate, self._clock)
+    def attempt(self, candidate: Candidate, dialect: Dialect) -> Attempt:
+        """An account is tried from now on, in that dialect."""
+        attempt = Attempt(len(self._records) + 1, candidate, dialect, self._clock)
         if self._first_attempt is None:
             self._first_attempt = attempt.began
         inbound = self._inbound
@@ -122,7 +125,7 @@ class Booking:
                 number=attempt.number,
                 account=attempt.candidate.account,
                 model=attempt.candidate.model,
-                dialect=self._inbound.surface.dialect,
+                dialect=attempt.dialect,
                 started_at_ms=attempt.began_ms,
                 status=reply.status if reply else None,
                 error_class=kind.value if kind else None,
@@ -162,7 +165,7 @@ class Booking:
                 attempts=len(self._records),
                 account=served.account if served else None,
                 model_served=served.model if served else None,
-                upstream_dialect=inbound.surface.dialect if served else None,
+                upstream_dialect=last.dialect if last else None,
                 error_class=self.error_class,
                 usage=usage or Usage(),
                 usage_source=source,

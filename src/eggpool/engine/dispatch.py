@@ -12,7 +12,7 @@ import enum
 from collections.abc import Iterable
 
 from eggpool.config.schema import Config
-from eggpool.domain import AccountLabel, Outcome, Usage
+from eggpool.domain import AccountLabel, Dialect, Outcome, Usage
 from eggpool.engine.booking import Attempt, Booking
 from eggpool.engine.clock import Clock
 from eggpool.engine.inbound import Head, Inbound
@@ -20,6 +20,7 @@ from eggpool.engine.judging import Answer, Failure, Judge, Relay, told_in_band
 from eggpool.engine.leases import ONE_REQUEST, Lease
 from eggpool.engine.pool import Pool
 from eggpool.engine.search import Search, estimate_for
+from eggpool.engine.translating import TRANSLATION, Translation, Translator, told_translation
 from eggpool.errors import (
     AllFailed,
     AllLimited,
@@ -40,12 +41,12 @@ from eggpool.routing.verdict import VERDICTS, Kind, classify_exception
 from eggpool.routing.windows import NOTHING, Spending
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
-from eggpool.upstream.headers import hide, towards_client, towards_provider
+from eggpool.upstream.headers import hide, towards_client, towards_provider, without_dialect
 from eggpool.wire import envelope as envelopes
 from eggpool.wire import forms, provenance
 from eggpool.wire.dialects import CODECS
 from eggpool.wire.notes import Note
-from eggpool.wire.relay import StreamRelay
+from eggpool.wire.relay import PlainRelay, StreamRelay
 
 LONGEST_ID = 128  # characters of a provider's name for a request
 MAX_REASONS = 20  # accounts named in an error message
@@ -104,6 +105,8 @@ class Exchange:
         self._lease: Lease | None = None
         self._attempt: Attempt | None = None
         self._search: Search | None = None
+        self._translator: Translator | None = None
+        self._translation: Translation | None = None  # of the running attempt, None when it is asked as it came
         self._relay: Relay | None = None
         self._held = b""  # what is to be handed over before anything more is read
         self._note: Note | None = None  # of a whole plain reply
@@ -217,8 +220,9 @@ class Exchange:
 
     async def _walk(self) -> Head:
         """Try one account after the other until one answers."""
-        search = self._search = Search(self._pool, self._inbound, self._dispatcher.config.routing)
+        search = self._search = Search(self._pool, self._inbound, self._dispatcher.config)
         failure: Failure | None = None
+        untold: BadRequest | None = None  # why an account's dialect cannot say what is asked
         while True:
             choice = search.next()
             if choice is None:
@@ -226,6 +230,12 @@ class Exchange:
                 if failure is None and await search.wait():
                     continue
                 break
+            try:
+                self._translation = self._translated(search.dialect, choice.candidate)
+            except BadRequest as error:
+                search.leased()
+                untold = error
+                continue
             outcome = await self._try(choice)
             if isinstance(outcome, Failure) and VERDICTS[outcome.kind].next == "bare":
                 outcome = await self._try_bare(choice, outcome)
@@ -238,6 +248,12 @@ class Exchange:
                 break
             if following == "larger":
                 search.only_larger_than(choice.candidate)
+            if following == "otherwise":
+                if not self._inbound.surface.answers:
+                    break
+                search.ask_otherwise(choice.candidate)
+        if failure is None and untold is not None:
+            raise untold
         if failure is None:
             raise _nothing_to_try(self._inbound, search)
         return self._pass_on(failure, search.retry_after_s)
@@ -250,7 +266,7 @@ class Exchange:
         if self._inbound.conversation is not None:
             now_ms = self._pool.clock.wall_ms()
             self._pool.affinity.expect(self._inbound.conversation, choice.candidate.account, now_ms)
-        attempt = self._attempt = self._booking.attempt(choice.candidate)
+        attempt = self._attempt = self._booking.attempt(choice.candidate, search.dialect)
         try:
             outcome = await self._send_and_judge(lease, attempt)
         except UpstreamError as error:
@@ -262,9 +278,16 @@ class Exchange:
             self._pool.learn(choice.candidate.account, outcome.used_up, "error")
         return outcome
 
+    def _translated(self, dialect: Dialect, candidate: Candidate) -> Translation | None:
+        """The request in the words of an account's dialect; None when that is the client's own. Raises BadRequest."""
+        if dialect is self._inbound.surface.dialect:
+            return None
+        translator = self._translator = self._translator or Translator(self._inbound)
+        return translator.into(dialect, candidate)
+
     async def _try_bare(self, choice: Choice, refusal: Failure) -> Answer | Failure:
         """The same account once more, without what only another account can read; `refusal` where there is no such."""
-        whole = self._inbound.envelope
+        whole = self._inbound.envelope if self._translation is None else None
         bare = provenance.without(whole, self._inbound.surface.dialect) if whole is not None else None
         if bare is None:
             return refusal
@@ -282,16 +305,18 @@ class Exchange:
         attempt.upstream_request_id = _shown_id(reply, target.secrets)
         self._pool.learn_headers(lease.candidate, reply.headers)
         head = Head(reply.status, towards_client(reply.headers, self._dispatcher.redacted, target.secrets))
+        translation = self._translation
         judge = Judge(
             self._inbound,
             target,
             lease.candidate.model,
-            self._codec,
+            self._codec if translation is None else translation.source,
             reply,
             head,
             first_event_timeout_s=set_by_loader(target.provider.first_event_timeout_s) if hurried else None,
             read_timeout_s=set_by_loader(target.provider.read_timeout_s),
             early=lambda: self._early,
+            translation=translation,
         )
         return await judge.judge(self._pool.clock.wall_ms())
 
@@ -309,17 +334,19 @@ class Exchange:
     def _call(self, lease: Lease, *, hurried: bool) -> Call:
         """The request as this account gets it: the client's bytes but for the changes that are permitted."""
         inbound, target, candidate = self._inbound, lease.target, lease.candidate
-        provider, dialect = target.provider, inbound.surface.dialect
-        body = inbound.body
-        if inbound.envelope is not None:
+        provider, dialect, translation = target.provider, self._searching.dialect, self._translation
+        body, headers, query = inbound.body, inbound.headers, inbound.query
+        if translation is not None:
+            body, headers, query = translation.body, without_dialect(headers), ""
+        elif inbound.envelope is not None:
             body = envelopes.with_changes(inbound.envelope, model=candidate.model, include_usage=inbound.lacks_usage)
         elif inbound.form is not None:
             body = forms.with_model(inbound.form, candidate.model)
         path = inbound.surface.beside or (candidate.path or target.endpoint(dialect)) + inbound.surface.below
         return Call(
             method=inbound.method,
-            url=target.url(path, inbound.query),
-            headers=towards_provider(inbound.headers, target.headers, target.replaced, target.fallbacks(dialect)),
+            url=target.url(path, query),
+            headers=towards_provider(headers, target.headers, target.replaced, target.fallbacks(dialect)),
             body=body,
             connect_timeout_s=set_by_loader(provider.connect_timeout_s),
             header_timeout_s=provider.header_timeout_s if hurried and inbound.streams else None,
@@ -330,6 +357,10 @@ class Exchange:
         """From here on no other account is tried, and what was sent is not needed any more."""
         pool, inbound, booking = self._pool, self._inbound, self._booking
         self._held, self._relay, self._note = answer.held, answer.relay, answer.note
+        if self._translation is not None:
+            answer.head.headers.append((TRANSLATION, told_translation(self._translation, answer.dropped)))
+            booking.lost = (*self._translation.lost, *answer.dropped)
+            self._translator = self._translation = None
         self._stage = _Stage.COMPLETE if answer.relay is None else _Stage.RELAYING
         if self._lease is not None:
             self._lease.answered()
@@ -383,7 +414,7 @@ class Exchange:
                 if out := relay.feed(chunk):
                     return out
         except UpstreamError as error:
-            if not isinstance(relay, StreamRelay) or not relay.terminal or relay.inside_event:
+            if isinstance(relay, PlainRelay) or not relay.terminal or relay.inside_event:
                 return self._broken(Failure(classify_exception(error), str(error)))
             # The provider had said that the reply is whole; how its connection ends takes nothing away.
         rest = relay.finish()
@@ -399,7 +430,7 @@ class Exchange:
         self._stage = _Stage.BROKEN
         self._booking.error_class = failure.kind.value
         self._attempt_failed(failure)
-        if not isinstance(self._relay, StreamRelay) or self._relay.inside_event:
+        if self._relay is None or isinstance(self._relay, PlainRelay) or self._relay.inside_event:
             raise StreamCut("The provider broke off the reply.")
         return self._codec.write_error_event(502, f"The reply broke off. {failure.detail}", "upstream_broken")
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from eggpool.config.schema import Config
-from eggpool.domain import AccountLabel, QuotaReport
+from eggpool.domain import AccountLabel, Dialect, QuotaReport
 from eggpool.engine.clock import Clock
 from eggpool.engine.leases import AccountState, Lease, hand_on
 from eggpool.engine.prices import price_table
@@ -24,13 +24,16 @@ from eggpool.routing.catalog import AccountModels, Candidate, Catalog, Offer
 from eggpool.routing.health import Rest, ScopeKey
 from eggpool.routing.plan import Choice
 from eggpool.routing.rate_headers import read as read_headers
+from eggpool.routing.speech import REFUSED_FOR_S, Surface
 from eggpool.routing.windows import NOTHING, Channel, Spending
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Client
 from eggpool.upstream.meters import Reading
 from eggpool.upstream.target import Target
+from eggpool.wire.counting import Calibration
 
 MAX_REMEMBERED_REPLIES = 20_000
+MAX_REFUSED_SURFACES = 10_000  # models are named by callers
 
 
 class Pool:
@@ -43,6 +46,8 @@ class Pool:
         self.clients: dict[str, Client] = {}
         self.resting_scopes = Rests(ledger, clock)
         self.line = Line()
+        self.calibration = Calibration()
+        self.refused_surfaces: dict[Surface, float] = {}
         self.affinity = Affinity(config.routing.affinity_ttl_s * 1000)
         self.lists: dict[AccountLabel, AccountModels] = {}
         self.catalog = Catalog()
@@ -113,6 +118,15 @@ class Pool:
                 f"The model {model} is not served by any account.{hint}", param="model", code="model_not_found"
             )
         return offers
+
+    def refuse_surface(self, candidate: Candidate, dialect: Dialect) -> None:
+        """A provider does not serve a model in this dialect; for a while it is not asked for it."""
+        now = self.clock.now()
+        if len(self.refused_surfaces) >= MAX_REFUSED_SURFACES:
+            self.refused_surfaces.clear()
+        for surface in [one for one, until in self.refused_surfaces.items() if until <= now]:
+            del self.refused_surfaces[surface]
+        self.refused_surfaces[candidate.provider, candidate.model, dialect] = now + REFUSED_FOR_S
 
     def lease(self, choice: Choice, estimate: Spending = NOTHING) -> Lease:
         """Take the account of a choice; the caller settles the lease, whatever happens. `estimate` is set aside."""

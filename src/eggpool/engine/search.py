@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 
-from eggpool.config.schema import Routing
-from eggpool.domain import AccountLabel, Needs
+from eggpool.config.schema import Config, Routing
+from eggpool.domain import AccountLabel, Dialect, Needs
 from eggpool.engine.inbound import Inbound
 from eggpool.engine.pool import Pool
 from eggpool.routing.capabilities import depends_on_content
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.plan import NO_NEEDS, Affinity, Choice, Demand, Plan, plan
+from eggpool.routing.speech import spoken
 from eggpool.routing.windows import Spending
 from eggpool.wire.needs import glance, look_inside
 
@@ -37,13 +38,18 @@ class Search:
         "_place",
         "_plans",
         "_pool",
+        "_refused",
+        "_translates",
         "_tried",
         "demand",
+        "dialect",
         "others_left",
         "planned",
     )
 
-    def __init__(self, pool: Pool, inbound: Inbound, routing: Routing) -> None:
+    def __init__(self, pool: Pool, inbound: Inbound, config: Config) -> None:
+        routing = config.routing
+        self._translates = config.translation.enabled
         self._pool = pool
         self._inbound = inbound
         self._offers = pool.offers_of(inbound.model)
@@ -51,9 +57,11 @@ class Search:
         wait_s = routing.max_wait_ms / 1000 or (IMPATIENT_WAIT_S if inbound.gives_up_at_429 else 0.0)
         self._patient_until = inbound.arrived + wait_s
         self._tried: set[tuple[AccountLabel, str]] = set()
+        self._refused: set[tuple[AccountLabel, str, Dialect | None]] = set()  # asked in vain in this dialect
         self._plans: list[Plan] = []
         self._place: AccountLabel | None = None  # that was handed to this request while it waited
         self.demand = self._demand(routing)
+        self.dialect = self.demand.dialect  # in which the last choice is asked
         self.planned: Plan | None = None  # the first one that found an account, else the first one of all
         self.others_left = False  # whether somebody could be tried after the last choice
 
@@ -70,11 +78,33 @@ class Search:
                 continue
             if not self._tried:
                 self.planned = planned
+            self.dialect = self._spoken(choice.candidate) or self.demand.dialect
             self._tried.add((choice.candidate.account, choice.candidate.model))
             self.others_left = planned.count > 1 or place + 1 < len(self._offers)
             return choice
         self.planned = self.planned or self._plans[0]
         return None
+
+    def ask_otherwise(self, candidate: Candidate) -> None:
+        """The last choice does not serve the model in the dialect that it was asked in: it may in another one."""
+        refused = self.dialect
+        if not self.demand.translates or len(candidate.dialects) < 2:
+            return
+        self._pool.refuse_surface(candidate, refused)
+        self._refused.add((candidate.account, candidate.model, refused))
+        following = self._spoken(candidate)
+        if (candidate.account, candidate.model, following) not in self._refused:
+            self._tried.discard((candidate.account, candidate.model))
+
+    def _spoken(self, candidate: Candidate) -> Dialect | None:
+        pool, demand = self._pool, self.demand
+        return spoken(
+            candidate,
+            demand.dialect,
+            translates=demand.translates,
+            refused=pool.refused_surfaces,
+            now=pool.clock.now(),
+        )
 
     def leased(self) -> None:
         """The choice was leased, or there was none: a place that was handed over and not taken goes to the next."""
@@ -130,6 +160,7 @@ class Search:
         tokens = len(inbound.body or b"") // BYTES_PER_TOKEN + EXPECTED_OUTPUT_TOKENS
         return Demand(
             dialect=inbound.surface.dialect,
+            translates=self._translates and inbound.surface.answers and inbound.envelope is not None,
             only=inbound.only,
             estimate=Spending(0, tokens, 1),
             affinity=None if bound is None else Affinity(bound.account, bound.warm),

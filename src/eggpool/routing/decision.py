@@ -43,12 +43,15 @@ class Explanation(msgspec.Struct, frozen=True):
     retry_after_s: float | None
 
 
-def decision(planned: Plan, demand: Demand, tried: Iterable[tuple[str, str | None]] = ()) -> str:
+def decision(
+    planned: Plan, demand: Demand, tried: Iterable[tuple[str, str | None]] = (), lost: Iterable[str] = ()
+) -> str:
     """The short form: JSON of at most `MAX_BYTES` bytes.
 
     `best` are the five best with their scores, the first is the one to try; `could` is how many there are, when there
     are more; `no` counts the reasons of refusal; `bound` is what became of the conversation's binding, and `to` the
-    account, where it was not obeyed; `tried` are the attempts, each with the kind of its failure or null.
+    account, where it was not obeyed; `tried` are the attempts, each with the kind of its failure or null; `lost` is
+    what a translation could not say.
     """
     best = [[_short(one.candidate.account), round(one.score, 3)] for one in planned.best(_BEST)]
     attempts = [[_short(account), failure] for account, failure in tried]
@@ -63,16 +66,21 @@ def decision(planned: Plan, demand: Demand, tried: Iterable[tuple[str, str | Non
             shown["to"] = _short(demand.affinity.account)
     if attempts:
         shown["tried"] = attempts
+    left_out = [_short(name) for name in dict.fromkeys(lost)]
+    if left_out:
+        shown["lost"] = left_out
     text = msgspec.json.encode(shown)
     while len(text) > MAX_BYTES:
         # The winner and the last attempt say most, so they go last.
         if len(attempts) > 1:
             del attempts[0]
+        elif len(left_out) > 1:
+            left_out.pop()
         elif len(best) > 1:
             best.pop()
             shown["could"] = planned.count
         else:
-            del shown["no"]
+            shown.pop("no", shown.pop("lost", None))
         text = msgspec.json.encode(shown)
     return text.decode()
 

@@ -17,10 +17,12 @@ from eggpool.routing.capabilities import lacks
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope, provider_scope, status
 from eggpool.routing.quota import Quota
+from eggpool.routing.speech import Surface, spoken
 from eggpool.routing.windows import NOTHING, Spending
 
 TRIAL_S = 1.0  # when to come back while another request is finding out whether an account works again
 IN_FLIGHT_COST = 0.02  # of score, for each request in flight by weight: a burst spreads at once
+TRANSLATION_COST = 0.01  # of score: where all else is equal, an answer that needs no translation is better
 AFFINITY_SLACK = 0.30
 
 NO_NEEDS = Needs()
@@ -54,6 +56,8 @@ class View(Protocol):
     def accounts(self) -> Mapping[AccountLabel, AccountView]: ...
     @property
     def rests(self) -> Mapping[ScopeKey, Rest]: ...
+    @property
+    def refused_surfaces(self) -> Mapping[Surface, float]: ...
 
 
 class Affinity(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +71,7 @@ class Demand(msgspec.Struct, frozen=True):
     """What a request needs of an account."""
 
     dialect: Dialect
+    translates: bool = False  # other dialects will do as well
     only: AccountLabel | None = None  # the one account that knows what the request refers to
     estimate: Spending = NOTHING
     affinity: Affinity | None = None
@@ -158,6 +163,7 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
     back_s: list[float] = []
     accounts, dialect, only, needs = view.accounts, demand.dialect, demand.only, demand.needs
     extra = demand.estimate.amounts
+    surfaces, translates = view.refused_surfaces, demand.translates
     resting = _resting(view, now)
     for candidate in offer.candidates:
         label = candidate.account
@@ -166,15 +172,17 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
         if quota.per_model or not quota.since_ms <= now_ms < quota.until_ms:
             quota.refresh(now_ms, candidate.model)
         in_flight, limit = account.in_flight, account.max_concurrency
+        native = dialect in candidate.dialects and not surfaces
+        heard = dialect if native else spoken(candidate, dialect, translates=translates, refused=surfaces, now=now)
         rested = bool(resting) and (label in resting or candidate.provider in resting)
         if (
             rested
             or quota.refused is not None
-            or dialect not in candidate.dialects
+            or heard is None
             or (only is not None and label != only)
             or (limit is not None and in_flight >= limit)
         ):
-            reason, wait_s = _refusal(view, account, candidate, demand, now, now_ms)
+            reason, wait_s = _refusal(view, account, candidate, demand, heard, now, now_ms)
             if reason is not None:
                 back_s += [] if wait_s is None else [wait_s]
                 refused.append(Refusal(label, reason, None if wait_s is None else now_ms + round(wait_s * 1000)))
@@ -192,6 +200,8 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
             + extra[quota.place] * quota.ratio
             + IN_FLIGHT_COST * in_flight / account.weight
         )
+        if heard is not dialect:
+            score += TRANSLATION_COST
         row = (group, score, in_flight, account.last_used, label, candidate)
         lack = lacks(candidate, needs) if needs is not NO_NEEDS else None
         if lack is None:
@@ -236,10 +246,16 @@ def _resting(view: View, now: float) -> frozenset[str]:
 
 
 def _refusal(
-    view: View, account: AccountView, candidate: Candidate, demand: Demand, now: float, now_ms: int
+    view: View,
+    account: AccountView,
+    candidate: Candidate,
+    demand: Demand,
+    heard: Dialect | None,
+    now: float,
+    now_ms: int,
 ) -> tuple[str | None, float | None]:
     """The reason that rules an account out, and in how many seconds it ends; (None, None) when nothing does."""
-    if demand.dialect not in candidate.dialects:
+    if heard is None:
         return "dialect", None
     if demand.only is not None and candidate.account != demand.only:
         return "pinned_elsewhere", None

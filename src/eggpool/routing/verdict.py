@@ -17,9 +17,9 @@ import msgspec
 from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamError, UpstreamTimeout
 from eggpool.routing.health import Scope
 
-Next = Literal["another", "larger", "bare", "stop"]
+Next = Literal["another", "larger", "bare", "otherwise", "stop"]
 """Try another account, only one whose known window for the model is larger, the same one without what only another
-account can read, or none."""
+account can read, the same one in another dialect, or none."""
 
 
 class Kind(enum.StrEnum):
@@ -28,6 +28,7 @@ class Kind(enum.StrEnum):
     BAD_REQUEST = "bad_request"
     PROMPT_TOO_LONG = "prompt_too_long"
     SIGNATURE = "signature"  # the request holds thinking or reasoning that another account made
+    ENDPOINT = "endpoint"  # the provider does not serve the model there, but perhaps in another dialect
     CREDENTIALS = "credentials"
     FORBIDDEN = "forbidden"
     BALANCE = "balance"
@@ -64,6 +65,7 @@ VERDICTS: dict[Kind, Verdict] = {
     Kind.BAD_REQUEST: Verdict("stop", None, 0, False),
     Kind.PROMPT_TOO_LONG: Verdict("larger", None, 0, False),
     Kind.SIGNATURE: Verdict("bare", None, 0, False),
+    Kind.ENDPOINT: Verdict("otherwise", None, 0, False),
     Kind.CREDENTIALS: Verdict("another", "account", 30, False),
     Kind.FORBIDDEN: Verdict("another", "model", 30, False),
     Kind.BALANCE: Verdict("another", "account", 60, True),
@@ -161,9 +163,12 @@ _BY_STATUS: dict[int, Kind] = {
     401: Kind.CREDENTIALS,
     402: Kind.BALANCE,
     403: Kind.FORBIDDEN,
+    404: Kind.ENDPOINT,
+    405: Kind.ENDPOINT,
     408: Kind.TIMEOUT,
     429: Kind.RATE,
     498: Kind.OVERLOADED,  # Groq: no capacity at this tier
+    501: Kind.ENDPOINT,
     503: Kind.OVERLOADED,
     529: Kind.OVERLOADED,
 }
@@ -209,6 +214,13 @@ _PLAN_WINDOW = re.compile(
     r"(?:usage|plan|weekly|monthly|daily|\d+[- ]hour) (?:limit|quota)|quota (?:exceeded|exhausted)", re.I
 )
 
+_ENDPOINT = re.compile(
+    r"supported (?:in|on|by|with|via|for) (?:the )?/?(?:v1/)?(?:responses|chat/completions|messages)"
+    r"|not a chat model|use (?:the )?/?(?:v1/)?(?:responses|chat/completions|messages)\b"
+    r"|unknown request url|invalid url|unsupported endpoint|unknown endpoint|no route",
+    re.I,
+)
+
 _BY_WORDS: tuple[tuple[frozenset[int], re.Pattern[str], Kind], ...] = (
     # Where the status leaves it open, the words decide; the first row that fits holds.
     (frozenset({200, 400, 401, 403, 404, 412, 413, 422, 429}), _BALANCE, Kind.BALANCE),
@@ -218,6 +230,7 @@ _BY_WORDS: tuple[tuple[frozenset[int], re.Pattern[str], Kind], ...] = (
     (frozenset({200, 400, 403}), _API_USAGE, Kind.PLAN_WINDOW),
     (frozenset({200, 400, 422}), _SIGNATURE, Kind.SIGNATURE),
     (frozenset({200, 400, 413, 422}), _TOO_LONG, Kind.PROMPT_TOO_LONG),
+    (frozenset({400, 404, 405, 422}), _ENDPOINT, Kind.ENDPOINT),
     (frozenset({200, 400, 403, 404, 422}), _MODEL_MISSING, Kind.MODEL_MISSING),
     (frozenset({429}), _CONCURRENCY, Kind.CONCURRENCY),
     (frozenset({429}), _METRIC, Kind.RATE),

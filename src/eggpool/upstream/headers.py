@@ -51,6 +51,8 @@ _NOT_BACK = HOP_BY_HOP | {
 }
 _NOT_BACK_PREFIXES = (b"access-control-", b"x-proxy-", b"x-eggpool-")
 
+_OF_A_DIALECT = (b"anthropic-", b"openai-", b"x-openai-", b"x-stainless-", b"x-claude-", b"x-codex-", b"x-app")
+
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MASK = b"***"
@@ -89,6 +91,11 @@ def towards_provider(
         if name not in replaced and name.decode("latin-1") not in kept:
             crossing.append((name.decode("latin-1"), value))
     return crossing
+
+
+def without_dialect(received: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The client's headers without those that only providers of its own dialect understand."""
+    return [(name, value) for name, value in received if not name.startswith(_OF_A_DIALECT)]
 
 
 def towards_client(

@@ -136,7 +136,7 @@ class TranslatedStream:
 class TranslatedReply:
     """A whole reply for a client of another dialect: `body` is what it gets, a stream when that was asked for."""
 
-    __slots__ = ("body", "dropped", "error", "usage")
+    __slots__ = ("body", "dropped", "error", "usage", "whole")
 
     def __init__(self, events: list[Event], target: Codec, echo: Echo, *, stream: bool) -> None:
         gist = Gist()
@@ -144,6 +144,7 @@ class TranslatedReply:
             gist.take(event)
         self.error = gist.error
         self.usage = gist.usage
+        self.whole = gist.terminal
         self.dropped = tuple(gist.dropped)
         if stream:
             writer = target.StreamWriter(echo)
