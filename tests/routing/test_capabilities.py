@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from eggpool.domain import AccountLabel, Capabilities, Dialect, Limits, Needs
-from eggpool.routing.capabilities import depends_on_content, lacks
+from eggpool.routing.capabilities import asks_for_images, lacks, surely_too_long
 from eggpool.routing.catalog import Candidate
 
 EVERYTHING = Needs(images=True, tools=True, input_tokens=10_000_000, max_output_tokens=1_000_000)
@@ -43,16 +44,26 @@ def test_lacks(one: Candidate, needs: Needs, reason: str | None) -> None:
     assert lacks(one, needs) == reason
 
 
+def test_images_are_looked_for_only_when_somebody_cannot_take_them() -> None:
+    """The search takes time in proportion to the request."""
+    assert not asks_for_images([candidate(), candidate(images=True)])
+    assert asks_for_images([candidate(), candidate(images=False)])
+
+
 @pytest.mark.parametrize(
-    ("one", "depends"),
+    ("candidates", "limit"),
     [
-        (candidate(), False),
-        (candidate(images=True), False),
-        (candidate(images=False), True),
-        (candidate(Limits(context=100)), True),
-        (candidate(Limits(context=1000)), False),
+        pytest.param([candidate(Limits(context=100))], 100, id="beyond the only window"),
+        pytest.param([candidate(Limits(context=100)), candidate(Limits(context=150))], 150, id="beyond both"),
+        pytest.param(
+            [candidate(Limits(context=100)), candidate(Limits(context=200))], None, id="not surely beyond one"
+        ),
+        pytest.param([candidate(Limits(context=100)), candidate()], None, id="one that nobody knows"),
+        pytest.param([candidate(Limits(context=900, input=120))], 120, id="the input has a bound of its own"),
+        pytest.param([replace(candidate(Limits(context=100)), enforces_limits=False)], None, id="not enforced"),
+        pytest.param([], None, id="nobody"),
     ],
 )
-def test_a_search_is_made_only_for_those_whom_it_concerns(one: Candidate, depends: bool) -> None:
-    """Messages are searched when somebody cannot take images or seems too small."""
-    assert depends_on_content([candidate(), one], Needs(input_tokens=200)) is depends
+def test_only_what_is_surely_too_long_for_all(candidates: list[Candidate], limit: int | None) -> None:
+    """A guess refuses only with a margin, and only what nobody can take."""
+    assert surely_too_long(candidates, 250, 1.5) == limit

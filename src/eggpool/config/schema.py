@@ -296,7 +296,9 @@ class ModelOverride(Section, frozen=True, kw_only=True):
     max_context_tokens: Annotated[int | None, Meta(gt=0, description="Context window.")] = None
     max_input_tokens: Annotated[int | None, Meta(gt=0, description="Longest input.")] = None
     max_output_tokens: Annotated[int | None, Meta(gt=0, description="Longest output.")] = None
-    enforce_context_limit: Annotated[bool, Meta(description="Refuse what is over the window.", extra=UNUSED)] = True
+    enforce_context_limit: Annotated[
+        bool, Meta(description="Refuse what is surely longer than the window, so that agents compact.")
+    ] = True
     input_price_per_1k: Annotated[
         float | str | None, Meta(description='Dollars per thousand tokens, or text such as "$3 / 1M".')
     ] = None

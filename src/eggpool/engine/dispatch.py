@@ -16,7 +16,7 @@ from eggpool.domain import AccountLabel, Dialect, Outcome, Usage
 from eggpool.engine.booking import Attempt, Booking
 from eggpool.engine.clock import Clock
 from eggpool.engine.inbound import Head, Inbound
-from eggpool.engine.judging import Answer, Failure, Judge, Relay, told_in_band
+from eggpool.engine.judging import JSON, Answer, Failure, Judge, Relay, told_in_band
 from eggpool.engine.leases import ONE_REQUEST, Lease
 from eggpool.engine.pool import Pool
 from eggpool.engine.search import Search, estimate_for
@@ -44,6 +44,7 @@ from eggpool.upstream.client import Call, Reply, is_local
 from eggpool.upstream.headers import hide, towards_client, towards_provider, without_dialect
 from eggpool.wire import envelope as envelopes
 from eggpool.wire import forms, provenance
+from eggpool.wire.counting import Content
 from eggpool.wire.dialects import CODECS
 from eggpool.wire.notes import Note
 from eggpool.wire.relay import PlainRelay, StreamRelay
@@ -52,6 +53,13 @@ LONGEST_ID = 128  # characters of a provider's name for a request
 MAX_REASONS = 20  # accounts named in an error message
 
 _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
+
+
+ESTIMATED = (b"x-eggpool-estimate", b"true")
+"""Stands at a count of tokens that no provider has made."""
+
+CANNOT_COUNT = frozenset(Kind) - {Kind.BAD_REQUEST, Kind.PROMPT_TOO_LONG}
+"""Failures of a provider's own count after which an estimate is given."""
 
 
 class _Stage(enum.Enum):
@@ -105,6 +113,7 @@ class Exchange:
         self._lease: Lease | None = None
         self._attempt: Attempt | None = None
         self._search: Search | None = None
+        self._content: Content | None = None  # what the answered request held
         self._translator: Translator | None = None
         self._translation: Translation | None = None  # of the running attempt, None when it is asked as it came
         self._relay: Relay | None = None
@@ -210,6 +219,7 @@ class Exchange:
             self._booking.status = 200
         self._booking.decided(self._search)
         self._booking.close(outcome, self._usage())
+        self._calibrate(outcome)
 
     def _too_late(self, task: asyncio.Task[object] | None) -> None:
         self._late = True
@@ -221,6 +231,7 @@ class Exchange:
     async def _walk(self) -> Head:
         """Try one account after the other until one answers."""
         search = self._search = Search(self._pool, self._inbound, self._dispatcher.config)
+        search.check_length()
         failure: Failure | None = None
         untold: BadRequest | None = None  # why an account's dialect cannot say what is asked
         while True:
@@ -252,6 +263,8 @@ class Exchange:
                 if not self._inbound.surface.answers:
                     break
                 search.ask_otherwise(choice.candidate)
+        if self._inbound.surface.counts and (failure is None or failure.kind in CANNOT_COUNT):
+            return self._counted(search.counted)
         if failure is None and untold is not None:
             raise untold
         if failure is None:
@@ -277,6 +290,13 @@ class Exchange:
             self._attempt_failed(outcome)
             self._pool.learn(choice.candidate.account, outcome.used_up, "error")
         return outcome
+
+    def _counted(self, tokens: int) -> Head:
+        """Nobody counts the tokens of this request for us: an estimate will do."""
+        self._held = self._codec.write_count(tokens)
+        self._stage = _Stage.COMPLETE
+        length = b"%d" % len(self._held)
+        return Head(200, [(b"content-type", JSON), (b"content-length", length), ESTIMATED])
 
     def _translated(self, dialect: Dialect, candidate: Candidate) -> Translation | None:
         """The request in the words of an account's dialect; None when that is the client's own. Raises BadRequest."""
@@ -370,6 +390,7 @@ class Exchange:
         booking.committed = pool.clock.now()
         booking.served = candidate
         booking.decided(self._search)
+        self._content = self._searching.content if inbound.surface.answers else None
         self._search = None
         inbound.body = None
         inbound.envelope = None
@@ -460,6 +481,12 @@ class Exchange:
             return Outcome.COMPLETED
         booking.error_class = "client_left" if client_left else "interrupted"
         return Outcome.CANCELLED if client_left else Outcome.INTERRUPTED
+
+    def _calibrate(self, outcome: Outcome) -> None:
+        """Learn from a whole answer what a byte of a request is worth at its model."""
+        usage, served, content = self._usage(), self._booking.served, self._content
+        if outcome is Outcome.COMPLETED and usage is not None and served is not None and content is not None:
+            self._pool.calibration.learn(served.model, content, usage.input_tokens)
 
     def _spent(self, candidate: Candidate) -> Spending:
         """What the reply has cost so far at this account."""

@@ -28,6 +28,11 @@ class Surface(msgspec.Struct, frozen=True):
         """Whether replies have the dialect's own shape, so that they can be judged; others are passed as they are."""
         return not self.below and not self.beside
 
+    @property
+    def counts(self) -> bool:
+        """Whether this asks how many tokens a request has."""
+        return self.below in ("/count_tokens", "/input_tokens")
+
 
 class Inbound(msgspec.Struct):
     """A request as it came in. `envelope` is its JSON body, `form` its multipart form; `model` is what it asks for.

@@ -1,4 +1,4 @@
-"""What the pool remembers of its accounts over a restart: quota windows and the bindings of conversations.
+"""What the pool remembers over a restart: quota windows, the bindings of conversations, what a byte is worth.
 
 Windows are kept as snapshots, some time apart; what was spent after the last one is read out of the books, so that not
 even a crash loses any of it. Bindings are kept while they are warm.
@@ -6,6 +6,7 @@ even a crash loses any of it. Bindings are kept while they are warm.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 
@@ -17,12 +18,14 @@ from eggpool.routing.quota import QuotaSnapshot
 from eggpool.routing.windows import Spending
 from eggpool.store.ledger import Ledger
 from eggpool.store.spending import Spent
+from eggpool.wire.counting import Learnt
 
 KEEP_INTERVAL_S = 30.0
 LONGEST_WINDOW_MS = 32 * 86_400_000
 """How far back the books are read for an account that has no snapshot: no window is longer."""
 
 _PREFIX = "quota:"
+_CALIBRATION = "calibration"
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ def keep(pool: Pool, ledger: Ledger) -> None:
         if account.changed:
             account.changed = False
             ledger.state(_PREFIX + label, msgspec.json.encode(account.quota.snapshot(now_ms)).decode())
+    ledger.state(_CALIBRATION, msgspec.json.encode(pool.calibration.snapshot()).decode())
     for name, text in pool.affinity.unsaved(now_ms).items():
         ledger.state(name, text)
 
@@ -51,6 +55,8 @@ async def restore(pool: Pool, ledger: Ledger, state: Mapping[str, str]) -> None:
         for spent in await ledger.spent_since(min(since.values())):
             _count(pool, spent, since, now_ms)
     pool.affinity.restore(state, now_ms)
+    with contextlib.suppress(msgspec.DecodeError):
+        pool.calibration.restore(msgspec.json.decode(state.get(_CALIBRATION, "{}"), type=dict[str, Learnt]))
 
 
 def _count(pool: Pool, spent: Spent, since: Mapping[AccountLabel, int], now_ms: int) -> None:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec.structs import replace
+
 from eggpool.config.schema import Config, Routing
 from eggpool.domain import AccountLabel, Dialect, Needs
 from eggpool.engine.inbound import Inbound
 from eggpool.engine.pool import Pool
-from eggpool.routing.capabilities import depends_on_content
+from eggpool.errors import BadRequest
+from eggpool.routing.capabilities import SURELY, asks_for_images, surely_too_long
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.plan import NO_NEEDS, Affinity, Choice, Demand, Plan, plan
 from eggpool.routing.speech import spoken
 from eggpool.routing.windows import Spending
-from eggpool.wire.needs import glance, look_inside
+from eggpool.wire import too_long
+from eggpool.wire.counting import content_bytes
+from eggpool.wire.needs import glance, has_images
 
-BYTES_PER_TOKEN = 4  # of a request's body, roughly
+WELL_KNOWN = 0.1  # mean error of the estimates, as a share, below which they are trusted
+CALIBRATED = 1.15  # by how much the estimate of a known model must be over its window
 EXPECTED_OUTPUT_TOKENS = 500
 IMPATIENT_WAIT_S = 5.0
 """How long a request of a client waits that gives up at its first 429 (Codex), where the configuration says nothing."""
@@ -33,6 +39,7 @@ class Search:
     __slots__ = (
         "_ceiling",
         "_inbound",
+        "_input_tokens",
         "_offers",
         "_patient_until",
         "_place",
@@ -41,6 +48,7 @@ class Search:
         "_refused",
         "_translates",
         "_tried",
+        "content",
         "demand",
         "dialect",
         "others_left",
@@ -60,10 +68,30 @@ class Search:
         self._refused: set[tuple[AccountLabel, str, Dialect | None]] = set()  # asked in vain in this dialect
         self._plans: list[Plan] = []
         self._place: AccountLabel | None = None  # that was handed to this request while it waited
+        self.content = content_bytes(inbound.body or b"")
+        self._input_tokens = pool.calibration.estimate(self._offers[0].model, self.content)
         self.demand = self._demand(routing)
         self.dialect = self.demand.dialect  # in which the last choice is asked
         self.planned: Plan | None = None  # the first one that found an account, else the first one of all
         self.others_left = False  # whether somebody could be tried after the last choice
+
+    def check_length(self) -> None:
+        """Raises BadRequest, in the words that agents look for, for what is surely too long for everybody."""
+        if not self._inbound.surface.answers:
+            return
+        pool, tokens, model = self._pool, self._input_tokens, self._offers[0].model
+        error = pool.calibration.error(model)
+        margin = SURELY if error is None or error > WELL_KNOWN else CALIBRATED
+        candidates = [candidate for offer in self._offers for candidate in offer.candidates]
+        limit = surely_too_long(candidates, tokens, margin)
+        if limit is not None:
+            message = too_long.counted(self.demand.dialect, tokens, limit)
+            raise BadRequest(message, code=too_long.CODE)
+
+    @property
+    def counted(self) -> int:
+        """The request's input tokens, as far as one can tell."""
+        return self._input_tokens
 
     def next(self) -> Choice | None:
         """The account to try now, None when nobody is left. The caller leases it before it waits for anything."""
@@ -157,7 +185,7 @@ class Search:
     def _demand(self, routing: Routing) -> Demand:
         inbound = self._inbound
         bound = self._pool.affinity.bound(inbound.conversation, self._pool.clock.wall_ms())
-        tokens = len(inbound.body or b"") // BYTES_PER_TOKEN + EXPECTED_OUTPUT_TOKENS
+        tokens = self._input_tokens + EXPECTED_OUTPUT_TOKENS
         return Demand(
             dialect=inbound.surface.dialect,
             translates=self._translates and inbound.surface.answers and inbound.envelope is not None,
@@ -174,8 +202,8 @@ class Search:
         candidates = [one for offer in self._offers for one in offer.candidates if one.is_bounded]
         if envelope is None or not candidates:
             return NO_NEEDS
-        needs = glance(envelope)
-        return look_inside(envelope, needs) if depends_on_content(candidates, needs) else needs
+        needs = glance(envelope, self._input_tokens)
+        return replace(needs, images=has_images(envelope)) if asks_for_images(candidates) else needs
 
 
 def estimate_for(candidate: Candidate, demand: Demand) -> Spending:

@@ -45,6 +45,21 @@ def lacks(candidate: Candidate, needs: Needs) -> Lack | None:
     return next((reason for reason, question in _QUESTIONS.items() if question(candidate, needs)), None)
 
 
-def depends_on_content(candidates: Iterable[Candidate], needs: Needs) -> bool:
-    """Whether it is worth while to search a request for images: somebody cannot take them, or it seems too long."""
-    return any(candidate.capabilities.images is False or _lacks_context(candidate, needs) for candidate in candidates)
+def asks_for_images(candidates: Iterable[Candidate]) -> bool:
+    """Whether it is worth while to search a request for images: somebody cannot take them."""
+    return any(candidate.capabilities.images is False for candidate in candidates)
+
+
+def surely_too_long(candidates: Iterable[Candidate], input_tokens: int, margin: float) -> int | None:
+    """The largest window, when the input is longer than that of every candidate by more than `margin`; else None.
+
+    A candidate whose window nobody knows, or whose limit the user does not want enforced, takes anything.
+    """
+    largest = 0
+    for candidate in candidates:
+        limits = candidate.limits
+        bound = min((one for one in (limits.context, limits.input) if one is not None), default=None)
+        if bound is None or not candidate.enforces_limits or input_tokens <= bound * margin:
+            return None
+        largest = max(largest, bound)
+    return largest or None

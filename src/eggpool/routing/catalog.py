@@ -43,6 +43,7 @@ class Candidate(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     price: Price | None = None
     capabilities: Capabilities = Capabilities()
+    enforces_limits: bool = True  # what is surely longer than the window is refused without asking
 
     @property
     def is_bounded(self) -> bool:
@@ -285,6 +286,7 @@ def _candidate(
         ),
         price=price,
         capabilities=listed.capabilities,
+        enforces_limits=all(one.enforce_context_limit for one in (own, general) if one is not None),
     )
 
 

@@ -13,6 +13,7 @@ from eggpool.wire.chat.passing import (
     read_event,
     read_long_event,
     read_reply,
+    write_count,
     write_error,
     write_error_event,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "read_reply",
     "read_request",
     "reply_events",
+    "write_count",
     "write_error",
     "write_error_event",
     "write_reply",

@@ -97,6 +97,11 @@ def read_long_event(head: bytes, tail: bytes | bytearray) -> Note:
     return Note(content=True, finished=bool(_FINISHED.search(head) or _FINISHED.search(tail)))
 
 
+def write_count(tokens: int) -> bytes:
+    """The answer to a question for the number of input tokens."""
+    return msgspec.json.encode({"input_tokens": tokens})
+
+
 def models_page(cards: Sequence[ModelCard]) -> dict[str, object]:
     """`GET /v1/models`."""
     return {"object": "list", "data": [model_entry(card) for card in cards]}

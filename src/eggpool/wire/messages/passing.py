@@ -91,6 +91,11 @@ def read_long_event(head: bytes, tail: bytes | bytearray) -> Note:
     return Note(content=True)
 
 
+def write_count(tokens: int) -> bytes:
+    """The answer to a question for the number of input tokens."""
+    return msgspec.json.encode({"input_tokens": tokens})
+
+
 def models_page(cards: Sequence[ModelCard]) -> dict[str, object]:
     """`GET /v1/models` for a client that sends `anthropic-version`."""
     return {

@@ -48,6 +48,11 @@ def write_error_event(status: int, message: str, code: str) -> bytes:
     return sse.encode(msgspec.json.encode(payload), b"error")
 
 
+def write_count(tokens: int) -> bytes:
+    """The answer to a question for the number of input tokens."""
+    return msgspec.json.encode({"object": "response.input_tokens", "input_tokens": tokens})
+
+
 def read_reply(body: bytes) -> Note:
     """What a whole reply means: `content` when it is an answer, `error` when it is an error under a 200."""
     payload = fields.decode_object(body)
