@@ -126,7 +126,7 @@ def _used_up(headers: Mapping[str, str], now_ms: int) -> Iterator[float]:
 
 def _moment(text: str, now_ms: int) -> float | None:
     """Seconds from now, whether `text` is a number, a duration such as 6m0s, an RFC 3339 instant or an HTTP date."""
-    number = _number(text)
+    number = _number(text) if text[-1:].isdigit() else None  # a failed conversion costs more than all the rest
     if number is not None:
         return _duration(number, now_ms)
     if _DURATION.fullmatch(text):
