@@ -1,10 +1,10 @@
 """When a provider says to come back: the headers and body fields that carry a time, in every unit they are seen in.
 
 Sources: RFC 9110 section 10.2.3 (Retry-After: seconds or a date); OpenAI's `retry-after-ms` and `x-ratelimit-reset-*`
-(durations such as `6m0s`); Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339); Gemini's `RetryInfo.retryDelay`;
-Z.ai's `next_flush_time`, which it writes into its sentences in Beijing time; OpenCode Go's "Resets in 4hr 59min". Some
-providers write an instant where a duration belongs, in seconds or milliseconds since 1970: told apart by magnitude,
-because no rest lasts for thirty years.
+(durations such as `6m0s`); Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339) and "regain access on"; Gemini's
+`RetryInfo.retryDelay`; Z.ai's `next_flush_time`, which it writes into its sentences in Beijing time; OpenCode Go's
+"Resets in 4hr 59min"; OpenRouter's `X-RateLimit-Reset` inside the body. Some providers write an instant where a duration
+belongs, in seconds or milliseconds since 1970: told apart by magnitude, because no rest lasts for thirty years.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BEIJING = timezone(timedelta(hours=8))
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _IN_BODY = re.compile(
-    rb'"(?:next_flush_time|nextFlushTime|retryDelay|retry_after|resets_at|reset_at|resets_in_seconds)"'
+    rb'"(?:next_flush_time|nextFlushTime|retryDelay|retry_after|resets_at|reset_at|resets_in_seconds|X-RateLimit-Reset)"'
     rb'\s*:\s*"?([^",}\]]{1,40})'
 )
 _PART = (
@@ -37,6 +37,7 @@ _WORDS_PART = re.compile(_PART, re.I)
 _IN_WORDS = re.compile(
     rf"(?:try again|retry|available again|resets?) (?:in|after) ((?:{_PART}(?:,? (?:and )?)?){{1,5}})", re.I
 )
+_REGAINED = re.compile(r"regain access on (\d{4}-\d\d-\d\d) at (\d\d:\d\d) UTC")
 _AT_WORDS = re.compile(
     r"(?:resets? (?:at|on)|将在) ?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?)", re.I
 )
@@ -89,6 +90,9 @@ def _bounded(told_s: float | None) -> float | None:
 
 
 def _in_words(text: str, now_ms: int) -> float | None:
+    regained = _REGAINED.search(text)
+    if regained is not None:
+        return _moment(f"{regained[1]}T{regained[2]}+00:00", now_ms)
     words = _IN_WORDS.search(text)
     if words is not None:
         return sum(
