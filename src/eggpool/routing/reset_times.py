@@ -3,7 +3,7 @@
 Sources: RFC 9110 section 10.2.3 (Retry-After: seconds or a date); OpenAI's `retry-after-ms` and `x-ratelimit-reset-*`
 (durations such as `6m0s`); Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339) and "regain access on"; Gemini's
 `RetryInfo.retryDelay`; Z.ai's `next_flush_time`, which it writes into its sentences in Beijing time; OpenCode Go's
-"Resets in 4hr 59min"; OpenRouter's `X-RateLimit-Reset` inside the body. Some providers write an instant where a duration
+"Resets in 4hr 59min"; OpenRouter's `X-RateLimit-Reset` inside the body. Some write an instant where a duration
 belongs, in seconds or milliseconds since 1970: told apart by magnitude, because no rest lasts for thirty years.
 """
 
