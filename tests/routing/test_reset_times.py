@@ -114,6 +114,9 @@ def test_any_date(instant_s: int) -> None:
         ({}, b'{"error":{"message":"Try again in 250ms"}}', 0.25),
         ({}, b'{"error":{"message":"The limit resets in 2 hours"}}', 7200),
         ({}, b'{"error":{"resets_in_seconds":90}}', 90),
+        ({}, b'{"metadata":{"headers":{"X-RateLimit-Remaining":"0","X-RateLimit-Reset":"1800000090000"}}}', 90),
+        ({}, b"You will regain access on 2027-01-15 at 09:00 UTC.", 3600),
+        ({}, b"You will regain access on 2027-19-15 at 09:00 UTC.", None),
         # several parts, as OpenCode Go, its console and Codex write them
         ({}, b"5-hour usage limit reached. Resets in 4hr 59min.", 4 * 3600 + 59 * 60),
         ({}, b"It will reset in 5 days 10 hours.", 5 * 86400 + 36000),

@@ -95,6 +95,10 @@ PLANS: list[tuple[Any, QuotaReport]] = [
         {"error": {"type": "GoUsageLimitError", "message": "Monthly usage limit reached. It will reset in 10 days."}},
         plan("monthly", 30 * DAY, 10 * DAY),
     ),
+    (  # the time to wait is not the window's length
+        {"error": {"type": "GoUsageLimitError", "message": "Weekly usage limit reached. Resets in 4hr 1min."}},
+        plan("weekly", 7 * DAY, 4 * HOUR + 60),
+    ),
     (  # Kimi
         {
             "error": {

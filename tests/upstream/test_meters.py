@@ -103,6 +103,14 @@ def test_a_good_answer(meter: MeterName, answers: dict[str, str], windows: list[
     assert 0 < reading.latency_us < 5_000_000
 
 
+def test_a_forerunner_is_asked_only_when_its_successor_tells_nothing() -> None:
+    """One good answer is enough, unless the questions are about different things."""
+    _, requests = asked("minimax", reply(200, golden("minimax-token-plan")))
+    assert [request.path for request in requests] == ["/v1/token_plan/remains"]
+    _, requests = asked("openrouter", reply(200, golden("openrouter-key")))
+    assert [request.path for request in requests] == ["/api/v1/key", "/api/v1/credits"]
+
+
 def test_the_question_carries_the_accounts_own_key() -> None:
     """As requests do; one that goes in a header of its own is shown as Authorization, which usage endpoints read."""
     good = reply(200, golden("kimi"))
@@ -156,6 +164,7 @@ def test_a_compressed_answer() -> None:
         ("deepseek", "https://api.deepseek.com", ["https://api.deepseek.com/user/balance"]),
         # whatever else a person has written there: the same host and port, and no other
         ("chutes", "http://llm.chutes.ai/v1", ["http://llm.chutes.ai/users/me/subscription_usage"]),
+        ("chutes", "http://llm.chutes.ai:443/v1", ["http://llm.chutes.ai:443/users/me/subscription_usage"]),
         ("chutes", "https://llm.chutes.ai:8443/v1", ["https://llm.chutes.ai:8443/users/me/subscription_usage"]),
         ("chutes", "https://proxy.example/llm.chutes.ai", ["https://proxy.example/users/me/subscription_usage"]),
         ("minimax", "http://127.0.0.1:8000/v1", ["http://127.0.0.1:8000/v1/token_plan/remains"]),

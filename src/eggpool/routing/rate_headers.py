@@ -40,6 +40,7 @@ _COUNTED = {
     "input_tokens": "input_tokens",
     "output_tokens": "output_tokens",
 }
+_Window = tuple[str, str]  # what is counted, and the period, or nothing where the name has none
 _LONGEST_NUMBER = 20  # digits
 
 
@@ -61,22 +62,28 @@ def read(
     left, even where 0 remains: these windows fill again all the time, and a provider that refuses says so itself, with
     the time to wait.
     """
-    told: dict[tuple[str, str], dict[str, bytes]] | None = None
+    told: dict[_Window, dict[str, bytes]] | None = None
     for name, value in headers:
         if name.startswith(_PREFIXES):
             found = _meaning(name)
             if found is not None:
-                told = {} if told is None else told
-                told.setdefault(found[1:], {})[found[0]] = value
+                field, window = found
+                if told is None:
+                    told = {}
+                values = told.get(window)
+                if values is None:
+                    told[window] = {field: value}
+                else:
+                    values[field] = value
     if told is None:
         return ()
-    reports = (_report(counted, period, values, now_ms, model, periods) for (counted, period), values in told.items())
-    return tuple(report for report in reports if report is not None)
+    reports = [_report(window, values, now_ms, model, periods) for window, values in told.items()]
+    return tuple([report for report in reports if report is not None])
 
 
 @lru_cache(maxsize=256)
-def _meaning(name: bytes) -> tuple[str, str, str] | None:
-    """Which field of which window a header is: (field, what is counted, period or nothing); None when it is neither."""
+def _meaning(name: bytes) -> tuple[str, _Window] | None:
+    """Which field of which window a header is; None when it is neither."""
     text = name.decode("latin-1")
     _, _, rest = text.partition("ratelimit")
     counted = "tokens" if rest.startswith("bysize-") else ""
@@ -92,12 +99,13 @@ def _meaning(name: bytes) -> tuple[str, str, str] | None:
             period = word
         elif word != "per":
             return None
-    return (field, counted or "requests", period) if field else None
+    return (field, (counted or "requests", period)) if field else None
 
 
 def _report(
-    counted: str, period: str, values: Mapping[str, bytes], now_ms: int, model: str | None, periods: Periods
+    window: _Window, values: Mapping[str, bytes], now_ms: int, model: str | None, periods: Periods
 ) -> QuotaReport | None:
+    counted, period = window
     limit, remaining = _count(values.get("limit")), _count(values.get("remaining"))
     if not limit or remaining is None:
         return None

@@ -1,11 +1,10 @@
 """When a provider says to come back: the headers and body fields that carry a time, in every unit they are seen in.
 
 Sources: RFC 9110 section 10.2.3 (Retry-After: seconds or a date); OpenAI's `retry-after-ms` and `x-ratelimit-reset-*`
-(durations such as `6m0s`); Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339); Gemini's `RetryInfo.retryDelay`;
-Z.ai's `next_flush_time`, which it writes into its sentences in Beijing time; OpenCode Go's "Resets in 4hr 59min";
-OpenRouter's `X-RateLimit-Reset` inside the body; Anthropic's "regain access on". Some
-providers write an instant where a duration belongs, in seconds or milliseconds since 1970: told apart by magnitude,
-because no rest lasts for thirty years.
+(durations such as `6m0s`); Anthropic's `anthropic-ratelimit-*-reset` (RFC 3339) and "regain access on"; Gemini's
+`RetryInfo.retryDelay`; Z.ai's `next_flush_time`, which it writes into its sentences in Beijing time; OpenCode Go's
+"Resets in 4hr 59min"; OpenRouter's `X-RateLimit-Reset` inside the body. Some write an instant where a duration
+belongs, in seconds or milliseconds since 1970: told apart by magnitude, because no rest lasts for thirty years.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ _PART = (
     r"(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|w)(?![a-z])"
 )
 _WORDS_PART = re.compile(_PART, re.I)
-_REGAINED = re.compile(r"regain access on (\d{4}-\d\d-\d\d) at (\d\d:\d\d) UTC")
 _IN_WORDS = re.compile(
     rf"(?:try again|retry|available again|resets?) (?:in|after) ((?:{_PART}(?:,? (?:and )?)?){{1,5}})", re.I
 )
+_REGAINED = re.compile(r"regain access on (\d{4}-\d\d-\d\d) at (\d\d:\d\d) UTC")
 _AT_WORDS = re.compile(
     r"(?:resets? (?:at|on)|将在) ?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?)", re.I
 )
@@ -131,7 +130,7 @@ def _used_up(headers: Mapping[str, str], now_ms: int) -> Iterator[float]:
 
 def _moment(text: str, now_ms: int) -> float | None:
     """Seconds from now, whether `text` is a number, a duration such as 6m0s, an RFC 3339 instant or an HTTP date."""
-    number = _number(text)
+    number = _number(text) if text[-1:].isdigit() else None  # a failed conversion costs more than all the rest
     if number is not None:
         return _duration(number, now_ms)
     if _DURATION.fullmatch(text):
