@@ -24,6 +24,7 @@ from eggpool.scripted import good
 
 STATUS = b'{"command":"status"}\n'
 NOBODY = 65534
+QUESTIONS = 3000
 FAR_TOO_MUCH = 64 * 1024 * 1024
 
 
@@ -77,6 +78,17 @@ def test_several_questions_on_one_connection(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_every_answer_arrives(tmp_path: Path) -> None:
+    """A client that asks more than fits between the two, and only then reads, gets each of its answers."""
+
+    async def scenario() -> None:
+        async with listening(tmp_path) as (_, database):
+            said = await said_to(database, STATUS * QUESTIONS)
+            assert (said.count(b"\n"), said.count(b'{"result":')) == (QUESTIONS, QUESTIONS)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
@@ -84,6 +96,7 @@ def test_several_questions_on_one_connection(tmp_path: Path) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", "not_understood"),
         (b"\x00\xff\xfe\n", "not_understood"),
         (b"[" * 60_000 + b"\n", "not_understood"),
+        (b'{"command":"status","x":' + b"[" * 60_000 + b"\n", "not_understood"),
         (b"{}\n", "not_understood"),
         (b'{"command":"format-the-disk"}\n', "not_understood"),
         (b'{"command":"rest"}\n', "not_understood"),

@@ -143,7 +143,9 @@ def test_a_provider_at_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "ends", [good, error(500), rate_limited(retry_after=1)], ids=["answers", "fails", "is limited for a second"]
+    "ends",
+    [good, error(401), error(402, headers={"retry-after": "1"})],
+    ids=["answers", "fails", "has no balance for a second"],
 )
 def test_what_was_under_way_does_not_end_it(tmp_path: Path, ends: Script) -> None:
     """However a request ends that began before, the account goes on resting for as long as the user said."""
