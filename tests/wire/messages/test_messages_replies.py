@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+import anthropic
+import httpx2
 import pytest
 from anthropic.types import ServerToolUseBlock, TextBlock, ThinkingBlock, ToolUseBlock
 from hypothesis import given
@@ -327,6 +329,30 @@ def test_writes_the_exact_order_of_events() -> None:
     assert message.usage.cache_read_input_tokens == 20
 
 
+def test_the_sdk_streams_it() -> None:
+    """The SDK's own client, which reads the bytes themselves, ends with the message that was meant."""
+    stream = write(read(golden("tools")))
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
+
+    with (
+        httpx2.Client(transport=httpx2.MockTransport(answer)) as http,
+        anthropic.Anthropic(api_key="sk-not-a-key", base_url="http://127.0.0.1", http_client=http) as client,
+        client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}]) as events,
+    ):
+        message = events.get_final_message()
+    thought, text, weather, _ = message.content
+    assert isinstance(thought, ThinkingBlock)
+    assert thought.signature == "EqMBCkYIBBgCKkDa8xAg"
+    assert isinstance(text, TextBlock)
+    assert text.text == "I'll look up both."
+    assert isinstance(weather, ToolUseBlock)
+    assert weather.input == {"location": "Paris", "days": [1, 2]}
+    assert message.usage.cache_read_input_tokens == 2051
+    assert message.usage.output_tokens == 103
+
+
 def test_the_beginning_tells_the_usage_that_came_with_it() -> None:
     """Input tokens that are known at the start stand in the first event."""
     writer = StreamWriter(ECHO)
@@ -422,16 +448,15 @@ def test_every_reason_has_a_word(reason: StopReason) -> None:
     assert judged_stream(write(events)).stop_reason == judged_reply(write_reply(events, ECHO)).stop_reason
 
 
-def test_a_call_is_always_announced() -> None:
-    """A provider that says "end" after a call, or "call" without one, does not mislead an agent."""
+def test_calls_and_refusals_are_always_announced() -> None:
+    """A provider that says "end" after a call or a refusal, or "call" without one, does not mislead an agent."""
     call: list[Event] = [START, ToolCallStart(0, "c", "n"), BlockEnd(0), Stop(StopReason.END), End()]
     text: list[Event] = [START, TextDelta(0, "x"), BlockEnd(0), Stop(StopReason.TOOL_USE), End()]
     cut: list[Event] = [START, ToolCallStart(0, "c", "n"), BlockEnd(0), Stop(StopReason.MAX_TOKENS), End()]
-    assert [judged_stream(write(events)).stop_reason for events in (call, text, cut)] == [
-        "tool_use",
-        "end_turn",
-        "max_tokens",
-    ]
+    no: list[Event] = [START, RefusalDelta(0, "No."), BlockEnd(0), Stop(StopReason.END), End()]
+    words = ["tool_use", "end_turn", "max_tokens", "refusal"]
+    assert [judged_stream(write(events)).stop_reason for events in (call, text, cut, no)] == words
+    assert [judged_reply(write_reply(events, ECHO)).stop_reason for events in (call, text, cut, no)] == words
 
 
 @pytest.mark.parametrize(

@@ -217,9 +217,15 @@ def call_id_of(start: ToolCallStart, told: str) -> str:
     return start.id or f"toolu_{told}_{start.block}"
 
 
-def stop_word(stop: Stop, *, called: bool) -> str:
-    """Why a reply ended. Whether the client has to run tools is seen from the calls: providers do not always say so."""
+def stop_word(stop: Stop, *, called: bool, refused: bool) -> str:
+    """Why a reply ended.
+
+    Whether the client has to run tools is seen from the calls: providers do not always say so. Chat and Responses tell
+    a refusal by its words alone.
+    """
     reason = stop.reason
+    if reason is StopReason.END and refused and not called:
+        reason = StopReason.REFUSAL
     if reason is StopReason.END and called:
         reason = StopReason.TOOL_USE
     if reason is StopReason.TOOL_USE and not called:
@@ -264,6 +270,7 @@ class _Collected:
         self._echo = echo
         self._blocks: dict[int, _Block] = {}
         self._stop = Stop(StopReason.END)
+        self._refused = False
         self._usage: TokenUsage | None = None
 
     def take(self, event: Event) -> None:
@@ -272,6 +279,7 @@ class _Collected:
             case Start():
                 self._start = event
             case TextDelta() | RefusalDelta():
+                self._refused = self._refused or isinstance(event, RefusalDelta)
                 self._block(event.block, "text").pieces.append(event.text)
             case ThinkingDelta():
                 block = self._block(event.block, "thinking")
@@ -311,7 +319,7 @@ class _Collected:
             "role": "assistant",
             "model": self._start.model or self._echo.model,
             "content": [self._write(block) for block in self._blocks.values()],
-            "stop_reason": stop_word(self._stop, called=called),
+            "stop_reason": stop_word(self._stop, called=called, refused=self._refused),
             "stop_sequence": self._stop.sequence,
             "usage": write_usage(self._usage or TokenUsage()),
         }

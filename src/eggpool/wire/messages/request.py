@@ -51,6 +51,8 @@ DEFAULT_MAX_TOKENS = 32_000
 It is what Claude Code asks of every model, so whoever serves this dialect takes it.
 """
 
+_MAX_USER_CHARS = 256  # of `metadata.user_id`
+
 _OPENING = "(The conversation begins with your own words.)"
 """What stands before an answer that nothing stands before, because the first turn must be the user's."""
 
@@ -223,9 +225,10 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
     output = _write_output(prompt, effort, lost)
     if output:
         payload["output_config"] = output
-    if prompt.user is not None:
+    if prompt.user is not None and len(prompt.user) <= _MAX_USER_CHARS:
         payload["metadata"] = {"user_id": prompt.user}
     for name, told in (
+        ("user", len(prompt.user or "") > _MAX_USER_CHARS),
         ("verbosity", prompt.verbosity is not None),
         ("prompt_cache_key", prompt.cache_key is not None),
         ("logprobs", prompt.logprobs),

@@ -185,7 +185,7 @@ class StreamReader:
         if delta.stop_reason:
             found = self._close_all()
             found += stop_events(delta.stop_reason, delta.stop_sequence, delta.stop_details, self._next)
-            self._next += 1
+            self._next += any(isinstance(event, RefusalDelta) for event in found)
         return found + self._report(usage)
 
     def _report(self, raw: msgspec.Raw) -> list[Event]:
@@ -216,8 +216,8 @@ class StreamWriter:
     """
 
     __slots__ = (
-        "_begun", "_called", "_custom", "_echo", "_ended", "_head", "_index", "_kind", "_last_part", "_open", "_sealed",
-        "_start", "_stop", "_usage", "_waiting", "_waiting_chars",
+        "_begun", "_called", "_custom", "_echo", "_ended", "_head", "_index", "_kind", "_last_part", "_open",
+        "_refused", "_sealed", "_start", "_stop", "_usage", "_waiting", "_waiting_chars",
     )  # fmt: skip
 
     def __init__(self, echo: Echo) -> None:
@@ -228,6 +228,7 @@ class StreamWriter:
         self._usage: TokenUsage | None = None
         self._stop = Stop(StopReason.END)
         self._called = False
+        self._refused = False
         self._open: int | None = None  # number of the open block
         self._kind = ""  # its type
         self._index = -1  # its place in what the client gets
@@ -303,6 +304,7 @@ class StreamWriter:
         """An event of the open block, or of one that can be opened."""
         match event:
             case TextDelta() | RefusalDelta():
+                self._refused = self._refused or isinstance(event, RefusalDelta)
                 return self._opened(event.block, "text", {"text": ""}) + self._delta(event.text)
             case ThinkingDelta():
                 out = self._opened(event.block, "thinking", {"thinking": "", "signature": ""})
@@ -377,7 +379,7 @@ class StreamWriter:
             out += self._close()
         self._waiting.clear()
         self._ended = True
-        word = stop_word(self._stop, called=self._called)
+        word = stop_word(self._stop, called=self._called, refused=self._refused)
         delta = {"stop_reason": word, "stop_sequence": self._stop.sequence}
         usage = write_final_usage(self._usage or TokenUsage())
         return out + _event(b"message_delta", {"delta": delta, "usage": usage}) + _event(b"message_stop", {})
