@@ -364,6 +364,16 @@ def test_the_beginning_tells_the_usage_that_came_with_it() -> None:
     assert usage["cache_creation"] == {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 0}
 
 
+def test_a_sign_of_life_before_the_beginning_begins_nothing() -> None:
+    """A ping can come before anything is known of the reply; the beginning is told when it has come."""
+    writer = StreamWriter(ECHO)
+    first = writer.write(Ping())
+    assert [event.name for event in sse.events(first)] == [b"ping"]
+    writer.write(START)
+    names = [event.name for event in sse.events(writer.write(Ping()) + writer.write(TextDelta(0, "x")))]
+    assert names == [b"message_start", b"ping", b"content_block_start", b"content_block_delta"]
+
+
 def test_never_two_blocks_open_at_once() -> None:
     """What comes of a block while another one is open waits, in order, and nothing of it is lost."""
     events: list[Event] = [

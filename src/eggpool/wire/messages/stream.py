@@ -217,13 +217,14 @@ class StreamWriter:
 
     __slots__ = (
         "_begun", "_called", "_custom", "_echo", "_ended", "_head", "_index", "_kind", "_last_part", "_open",
-        "_refused", "_sealed", "_start", "_stop", "_usage", "_waiting", "_waiting_chars",
+        "_refused", "_sealed", "_start", "_started", "_stop", "_usage", "_waiting", "_waiting_chars",
     )  # fmt: skip
 
     def __init__(self, echo: Echo) -> None:
         self._echo = echo
         self._start = Start("", echo.model)
-        self._begun = False
+        self._started = False  # whether the provider's beginning has come
+        self._begun = False  # whether the client has got it
         self._ended = False
         self._usage: TokenUsage | None = None
         self._stop = Stop(StopReason.END)
@@ -247,7 +248,7 @@ class StreamWriter:
             return b""
         match event:
             case Start():
-                self._start = event
+                self._start, self._started = event, True
             case Usage():
                 self._usage = highest(self._usage, event.usage)
             case Stop():
@@ -255,7 +256,7 @@ class StreamWriter:
             case Dropped():
                 pass
             case Ping():
-                return self._begin() + KEEPALIVE
+                return self._begin() + KEEPALIVE if self._started else KEEPALIVE
             case Failed():
                 self._ended = True
                 self._open = None
