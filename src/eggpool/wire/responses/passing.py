@@ -1,4 +1,4 @@
-"""OpenAI Responses.
+"""OpenAI Responses: what is read of a reply that passes through unchanged, and the shape of errors.
 
 Source: the OpenAI API reference, "Responses" and "Streaming events". Errors and model lists are those of Chat.
 """
@@ -51,9 +51,9 @@ def write_error_event(status: int, message: str, code: str) -> bytes:
 def read_reply(body: bytes) -> Note:
     """What a whole reply means: `content` when it is an answer, `error` when it is an error under a 200."""
     payload = fields.decode_object(body)
-    usage = _usage(payload.get("usage"))
+    usage = read_usage(payload.get("usage"))
     if payload.get("status") == "failed" or (payload.get("error") and "output" not in payload):
-        return Note(error=_failure(payload), usage=usage)
+        return Note(error=told_failure(payload), usage=usage)
     answered = payload.get("object") == "response" or isinstance(payload.get("output"), list)
     return Note(content=answered, terminal=answered, usage=usage, reply_id=_id(payload))
 
@@ -68,9 +68,9 @@ def read_event(event: sse.SseEvent) -> Note:
         return NOTHING  # a name alone, or before data that nobody can read, ends nothing
     response = fields.mapping(payload.get("response"))
     if kind == "response.failed":
-        return Note(error=_failure(response), usage=_usage(response.get("usage")))
+        return Note(error=told_failure(response), usage=read_usage(response.get("usage")))
     if kind in _TERMINAL:
-        return Note(content=True, terminal=True, usage=_usage(response.get("usage")), reply_id=_id(response))
+        return Note(content=True, terminal=True, usage=read_usage(response.get("usage")), reply_id=_id(response))
     if kind == "response.created":
         return Note(reply_id=_id(response))
     if kind in _NO_CONTENT or payload.get("delta") == "":
@@ -90,7 +90,7 @@ def _id(response: dict[str, object]) -> str | None:
     return fields.text(response.get("id"))
 
 
-def _failure(response: dict[str, object]) -> ErrorInfo:
+def told_failure(response: dict[str, object]) -> ErrorInfo:
     inner = fields.mapping(response.get("error"))
     return ErrorInfo(
         type="response.failed",
@@ -99,7 +99,7 @@ def _failure(response: dict[str, object]) -> ErrorInfo:
     )
 
 
-def _usage(value: object) -> Usage | None:
+def read_usage(value: object) -> Usage | None:
     block = fields.mapping(value)
     if not block:
         return None
