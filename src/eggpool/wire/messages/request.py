@@ -19,7 +19,6 @@ from eggpool.wire.messages.content import (
     ContentReader,
     Item,
     Mark,
-    decode_content,
     read_mark,
     write_content,
     write_mark,
@@ -59,7 +58,7 @@ _OPENING = "(The conversation begins with your own words.)"
 
 class _Message(msgspec.Struct):
     role: str
-    content: msgspec.Raw = msgspec.Raw()
+    content: str | list[Item] | None = None
 
 
 class _Tool(msgspec.Struct):
@@ -261,7 +260,7 @@ def _read_turns(messages: list[_Message], content: ContentReader, instructions: 
         role = _ROLES.get(message.role)
         if role is None:
             raise WireError("The request has a message whose role Messages does not know.")
-        told = decode_content(message.content)
+        told = message.content or ""
         if role == "system":
             texts = content.texts(told)
             if not turns:
