@@ -37,8 +37,8 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
-from eggpool.wire.messages import StreamReader, StreamWriter, reply_events, write_reply
-from eggpool.wire.prompt import Echo
+from eggpool.wire.messages import StreamReader, StreamWriter, read_request, reply_events, write_reply
+from eggpool.wire.prompt import Echo, Thinking
 
 TOOLS = Reply(
     id="msg_01XFDUDYJgAACzvnptvVoYEL",
@@ -202,6 +202,10 @@ def test_a_stream_that_breaks_off_is_not_whole() -> None:
         (told("content_block_delta", index=0, delta={"type": "text_delta", "text": ""}), []),
         (sse.SseEvent(b"error", b"Bad gateway"), [Failed("", "", "")]),
         (told("error", error={"type": "api_error", "message": "m"}), [Failed("api_error", "", "m")]),
+        (
+            told("error", error={"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}),
+            [Failed("invalid_request_error", "context_length_exceeded", "prompt is too long: 9 > 8")],
+        ),
     ],
 )
 def test_reads_single_events(event: sse.SseEvent, expected: list[Event]) -> None:
@@ -409,22 +413,40 @@ def test_blocks_without_an_end_are_closed_at_the_end() -> None:
     assert call.id == "toolu_msg_1_2"
 
 
-def test_what_others_sealed_is_not_told() -> None:
-    """Encrypted reasoning has no place here; its summary has, its parts set apart."""
+def test_what_others_sealed_is_kept_for_them() -> None:
+    """Encrypted reasoning is lent the place of a signature and comes back as what it was; summaries keep their parts."""
     events: list[Event] = [
         START,
         ThinkingSealed(0, encrypted="gAAA", id="rs_1"),
         BlockEnd(0),
         ThinkingDelta(1, "First.", part=0, summary=True),
         ThinkingDelta(1, "Second.", part=1, summary=True),
-        ThinkingSealed(1, encrypted="gAAA", id="rs_1"),
+        ThinkingSealed(1, encrypted="gBBB", id="rs_2"),
         BlockEnd(1),
         *ENDING,
     ]
     for message in (judged_stream(write(events)), judged_reply(write_reply(events, ECHO))):
+        first, second = message.content
+        assert isinstance(second, ThinkingBlock)
+        assert second.thinking == "First.\n\nSecond."
+        history = {"role": "assistant", "content": [first.model_dump(), second.model_dump()]}
+        (turn,) = read_request(json.dumps({"model": "m", "messages": [history]}).encode()).turns
+        assert turn.blocks == (
+            Thinking(encrypted="gAAA"),
+            Thinking(encrypted="gBBB", summary=("First.\n\nSecond.",)),
+        )
+
+
+def test_thoughts_without_a_seal_have_an_empty_one() -> None:
+    """Thoughts of models that seal nothing get an empty signature, which comes back as none."""
+    events: list[Event] = [START, ThinkingDelta(0, "Hm"), BlockEnd(0), *ENDING]
+    for message in (judged_stream(write(events)), judged_reply(write_reply(events, ECHO))):
         (thought,) = message.content
         assert isinstance(thought, ThinkingBlock)
-        assert (thought.thinking, thought.signature) == ("First.\n\nSecond.", "")
+        assert (thought.thinking, thought.signature) == ("Hm", "")
+        history = {"role": "assistant", "content": [thought.model_dump()]}
+        (turn,) = read_request(json.dumps({"model": "m", "messages": [history]}).encode()).turns
+        assert turn.blocks == (Thinking("Hm"),)
 
 
 def test_custom_tools_take_their_text_as_input() -> None:

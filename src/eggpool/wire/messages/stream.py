@@ -39,6 +39,7 @@ from eggpool.wire.messages.reply import (
     joint,
     part_events,
     reply_id,
+    signature_of,
     stop_events,
     stop_word,
     usage_in,
@@ -341,14 +342,14 @@ class StreamWriter:
         return self._head + _encode(text) + b"}}\n\n"
 
     def _seal(self, event: ThinkingSealed) -> bytes:
-        """What another dialect sealed has no place here."""
         if event.redacted is not None:
             return self._opened(event.block, "redacted_thinking", {"data": event.redacted})
-        if event.signature is None:
+        signature = signature_of(event)
+        if signature is None:
             return b""
         out = self._opened(event.block, "thinking", {"thinking": "", "signature": ""})
         self._sealed = True
-        return out + self._signature(event.signature)
+        return out + self._signature(signature)
 
     def _signature(self, signature: str) -> bytes:
         return _DELTA % (self._index, b"signature_delta", b"signature") + _encode(signature) + b"}}\n\n"
