@@ -108,10 +108,7 @@ _LOWEST, _HIGHEST = 0.01, 1.5  # tokens per byte; a report beyond them speaks of
 
 
 class Calibration:
-    """Learns what a byte is worth at each model.
-
-    Holds `max_models` at most; the one not heard of longest goes first.
-    """
+    """Learns what a byte is worth at each model. Of more than `max_models`, the one not heard of longest is let go."""
 
     def __init__(self, max_models: int = 1000) -> None:
         self._max_models = max_models

@@ -12,10 +12,11 @@ import msgspec
 
 _SIGNATURE = "eggpool.signature."
 _REDACTED = "eggpool.redacted."
+_ENCRYPTED = "eggpool.encrypted."
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """What stood in a place for encrypted reasoning. At most one field is set."""
+    """What stood in a place for sealed thoughts. At most one field is set."""
 
     signature: str | None = None
     redacted: str | None = None
@@ -38,3 +39,17 @@ def opened(encrypted: str | None) -> Seal:
     if encrypted.startswith(_REDACTED):
         return Seal(redacted=encrypted.removeprefix(_REDACTED))
     return Seal(encrypted=encrypted)
+
+
+def lent_as_signature(encrypted: str) -> str:
+    """Encrypted reasoning for the place of a signature."""
+    return _ENCRYPTED + encrypted
+
+
+def opened_signature(signature: str | None) -> Seal:
+    """What the place of a signature holds; an empty one holds nothing."""
+    if not signature:
+        return Seal()
+    if signature.startswith(_ENCRYPTED):
+        return Seal(encrypted=signature.removeprefix(_ENCRYPTED))
+    return Seal(signature=signature)

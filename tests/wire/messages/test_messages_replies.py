@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+import anthropic
+import httpx2
 import pytest
 from anthropic.types import ServerToolUseBlock, TextBlock, ThinkingBlock, ToolUseBlock
 from hypothesis import given
@@ -35,8 +37,8 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
-from eggpool.wire.messages import StreamReader, StreamWriter, reply_events, write_reply
-from eggpool.wire.prompt import Echo
+from eggpool.wire.messages import StreamReader, StreamWriter, read_request, reply_events, write_reply
+from eggpool.wire.prompt import Echo, Thinking
 
 TOOLS = Reply(
     id="msg_01XFDUDYJgAACzvnptvVoYEL",
@@ -200,6 +202,10 @@ def test_a_stream_that_breaks_off_is_not_whole() -> None:
         (told("content_block_delta", index=0, delta={"type": "text_delta", "text": ""}), []),
         (sse.SseEvent(b"error", b"Bad gateway"), [Failed("", "", "")]),
         (told("error", error={"type": "api_error", "message": "m"}), [Failed("api_error", "", "m")]),
+        (
+            told("error", error={"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}),
+            [Failed("invalid_request_error", "context_length_exceeded", "prompt is too long: 9 > 8")],
+        ),
     ],
 )
 def test_reads_single_events(event: sse.SseEvent, expected: list[Event]) -> None:
@@ -327,6 +333,30 @@ def test_writes_the_exact_order_of_events() -> None:
     assert message.usage.cache_read_input_tokens == 20
 
 
+def test_the_sdk_streams_it() -> None:
+    """The SDK's own client, which reads the bytes themselves, ends with the message that was meant."""
+    stream = write(read(golden("tools")))
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
+
+    with (
+        httpx2.Client(transport=httpx2.MockTransport(answer)) as http,
+        anthropic.Anthropic(api_key="sk-not-a-key", base_url="http://127.0.0.1", http_client=http) as client,
+        client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}]) as events,
+    ):
+        message = events.get_final_message()
+    thought, text, weather, _ = message.content
+    assert isinstance(thought, ThinkingBlock)
+    assert thought.signature == "EqMBCkYIBBgCKkDa8xAg"
+    assert isinstance(text, TextBlock)
+    assert text.text == "I'll look up both."
+    assert isinstance(weather, ToolUseBlock)
+    assert weather.input == {"location": "Paris", "days": [1, 2]}
+    assert message.usage.cache_read_input_tokens == 2051
+    assert message.usage.output_tokens == 103
+
+
 def test_the_beginning_tells_the_usage_that_came_with_it() -> None:
     """Input tokens that are known at the start stand in the first event."""
     writer = StreamWriter(ECHO)
@@ -336,6 +366,16 @@ def test_the_beginning_tells_the_usage_that_came_with_it() -> None:
     usage = json.loads(first.data)["message"]["usage"]
     assert usage["input_tokens"] == 8
     assert usage["cache_creation"] == {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 0}
+
+
+def test_a_sign_of_life_before_the_beginning_begins_nothing() -> None:
+    """A ping can come before anything is known of the reply; the beginning is told when it has come."""
+    writer = StreamWriter(ECHO)
+    first = writer.write(Ping())
+    assert [event.name for event in sse.events(first)] == [b"ping"]
+    writer.write(START)
+    names = [event.name for event in sse.events(writer.write(Ping()) + writer.write(TextDelta(0, "x")))]
+    assert names == [b"message_start", b"ping", b"content_block_start", b"content_block_delta"]
 
 
 def test_never_two_blocks_open_at_once() -> None:
@@ -373,22 +413,40 @@ def test_blocks_without_an_end_are_closed_at_the_end() -> None:
     assert call.id == "toolu_msg_1_2"
 
 
-def test_what_others_sealed_is_not_told() -> None:
-    """Encrypted reasoning has no place here; its summary has, its parts set apart."""
+def test_what_others_sealed_is_kept_for_them() -> None:
+    """Encrypted reasoning is lent the place of a signature and comes back as what it was; summaries keep their parts."""
     events: list[Event] = [
         START,
         ThinkingSealed(0, encrypted="gAAA", id="rs_1"),
         BlockEnd(0),
         ThinkingDelta(1, "First.", part=0, summary=True),
         ThinkingDelta(1, "Second.", part=1, summary=True),
-        ThinkingSealed(1, encrypted="gAAA", id="rs_1"),
+        ThinkingSealed(1, encrypted="gBBB", id="rs_2"),
         BlockEnd(1),
         *ENDING,
     ]
     for message in (judged_stream(write(events)), judged_reply(write_reply(events, ECHO))):
+        first, second = message.content
+        assert isinstance(second, ThinkingBlock)
+        assert second.thinking == "First.\n\nSecond."
+        history = {"role": "assistant", "content": [first.model_dump(), second.model_dump()]}
+        (turn,) = read_request(json.dumps({"model": "m", "messages": [history]}).encode()).turns
+        assert turn.blocks == (
+            Thinking(encrypted="gAAA"),
+            Thinking(encrypted="gBBB", summary=("First.\n\nSecond.",)),
+        )
+
+
+def test_thoughts_without_a_seal_have_an_empty_one() -> None:
+    """Thoughts of models that seal nothing get an empty signature, which comes back as none."""
+    events: list[Event] = [START, ThinkingDelta(0, "Hm"), BlockEnd(0), *ENDING]
+    for message in (judged_stream(write(events)), judged_reply(write_reply(events, ECHO))):
         (thought,) = message.content
         assert isinstance(thought, ThinkingBlock)
-        assert (thought.thinking, thought.signature) == ("First.\n\nSecond.", "")
+        assert (thought.thinking, thought.signature) == ("Hm", "")
+        history = {"role": "assistant", "content": [thought.model_dump()]}
+        (turn,) = read_request(json.dumps({"model": "m", "messages": [history]}).encode()).turns
+        assert turn.blocks == (Thinking("Hm"),)
 
 
 def test_custom_tools_take_their_text_as_input() -> None:
@@ -422,16 +480,15 @@ def test_every_reason_has_a_word(reason: StopReason) -> None:
     assert judged_stream(write(events)).stop_reason == judged_reply(write_reply(events, ECHO)).stop_reason
 
 
-def test_a_call_is_always_announced() -> None:
-    """A provider that says "end" after a call, or "call" without one, does not mislead an agent."""
+def test_calls_and_refusals_are_always_announced() -> None:
+    """A provider that says "end" after a call or a refusal, or "call" without one, does not mislead an agent."""
     call: list[Event] = [START, ToolCallStart(0, "c", "n"), BlockEnd(0), Stop(StopReason.END), End()]
     text: list[Event] = [START, TextDelta(0, "x"), BlockEnd(0), Stop(StopReason.TOOL_USE), End()]
     cut: list[Event] = [START, ToolCallStart(0, "c", "n"), BlockEnd(0), Stop(StopReason.MAX_TOKENS), End()]
-    assert [judged_stream(write(events)).stop_reason for events in (call, text, cut)] == [
-        "tool_use",
-        "end_turn",
-        "max_tokens",
-    ]
+    no: list[Event] = [START, RefusalDelta(0, "No."), BlockEnd(0), Stop(StopReason.END), End()]
+    words = ["tool_use", "end_turn", "max_tokens", "refusal"]
+    assert [judged_stream(write(events)).stop_reason for events in (call, text, cut, no)] == words
+    assert [judged_reply(write_reply(events, ECHO)).stop_reason for events in (call, text, cut, no)] == words
 
 
 @pytest.mark.parametrize(

@@ -519,6 +519,7 @@ def test_what_cannot_be_said_is_named() -> None:
     """Fields of other dialects are listed once each, by their names."""
     prompt = ask(
         format=Format(),
+        user="u" * 257,
         verbosity="low",
         cache_key="k",
         logprobs=True,
@@ -528,7 +529,7 @@ def test_what_cannot_be_said_is_named() -> None:
         tools=(ServerTool("web_search", raw_of({"type": "web_search"})), NOTE),
     )
     lost = (
-        "annotations", "tools.web_search", "response_format", "verbosity", "prompt_cache_key", "logprobs",
+        "annotations", "tools.web_search", "response_format", "user", "verbosity", "prompt_cache_key", "logprobs",
         "top_logprobs", "logit_bias",
     )  # fmt: skip
     payload = write(prompt, lost)

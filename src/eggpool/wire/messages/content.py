@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from eggpool.errors import WireError
+from eggpool.wire import seals
 from eggpool.wire.members import is_told
 from eggpool.wire.prompt import (
     Block,
@@ -178,7 +179,11 @@ class ContentReader:
         return [Text("\n".join([head, *(text.text for text in found)]), read_mark(item.cache_control))]
 
     def _thinking(self, item: Item) -> list[Block]:
-        return [Thinking(text=item.thinking or "", signature=item.signature or None)]
+        text, seal = item.thinking or "", seals.opened_signature(item.signature)
+        if seal.encrypted is not None:
+            # Thoughts that were lent to this dialect; what was shown of them was their summary.
+            return [Thinking(encrypted=seal.encrypted, summary=(text,) if text else ())]
+        return [Thinking(text=text, signature=seal.signature)]
 
     def _redacted(self, item: Item) -> list[Block]:
         return [Thinking(redacted=item.data or "")]

@@ -11,7 +11,7 @@ import msgspec
 
 from eggpool.domain import Usage as TokenUsage
 from eggpool.errors import WireError
-from eggpool.wire import bridge, fields
+from eggpool.wire import bridge, fields, seals
 from eggpool.wire.events import (
     BlockEnd,
     Dropped,
@@ -80,6 +80,7 @@ _OWN_ERROR_TYPES = frozenset(
 )  # fmt: skip
 
 _TOO_LONG = "prompt is too long"
+_TOO_LONG_CODE = "context_length_exceeded"
 
 
 class Part(msgspec.Struct):
@@ -193,8 +194,9 @@ def usage_in(raw: msgspec.Raw) -> TokenUsage | None:
 
 
 def failed(told: ErrorInfo) -> Failed:
-    """An error as an event."""
-    return Failed(told.type, told.code, told.message)
+    """An error as an event. That a prompt is too long stands in the message only; other dialects have a code for it."""
+    code = told.code or (_TOO_LONG_CODE if _TOO_LONG in told.message.lower() else "")
+    return Failed(told.type, code, told.message)
 
 
 def write_failure(event: Failed) -> bytes:
@@ -202,7 +204,7 @@ def write_failure(event: Failed) -> bytes:
     kind = ERROR_TYPES.get(event.code) or ERROR_TYPES.get(event.type)
     kind = kind or (event.type if event.type in _OWN_ERROR_TYPES else "api_error")
     message = event.message
-    if event.code == "context_length_exceeded" and _TOO_LONG not in message.lower():
+    if event.code == _TOO_LONG_CODE and _TOO_LONG not in message.lower():
         message = f"{_TOO_LONG}: {message}"
     return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
 
@@ -217,14 +219,27 @@ def call_id_of(start: ToolCallStart, told: str) -> str:
     return start.id or f"toolu_{told}_{start.block}"
 
 
-def stop_word(stop: Stop, *, called: bool) -> str:
-    """Why a reply ended. Whether the client has to run tools is seen from the calls: providers do not always say so."""
+def stop_word(stop: Stop, *, called: bool, refused: bool) -> str:
+    """Why a reply ended.
+
+    Whether the client has to run tools is seen from the calls: providers do not always say so. Chat and Responses tell
+    a refusal by its words alone.
+    """
     reason = stop.reason
+    if reason is StopReason.END and refused and not called:
+        reason = StopReason.REFUSAL
     if reason is StopReason.END and called:
         reason = StopReason.TOOL_USE
     if reason is StopReason.TOOL_USE and not called:
         reason = StopReason.END
     return STOP_WORDS[reason]
+
+
+def signature_of(event: ThinkingSealed) -> str | None:
+    """What stands in the place of a signature; another dialect's seal is lent it."""
+    if event.signature is None and event.encrypted is not None:
+        return seals.lent_as_signature(event.encrypted)
+    return event.signature
 
 
 def joint(part: int, last: int | None) -> str:
@@ -264,6 +279,7 @@ class _Collected:
         self._echo = echo
         self._blocks: dict[int, _Block] = {}
         self._stop = Stop(StopReason.END)
+        self._refused = False
         self._usage: TokenUsage | None = None
 
     def take(self, event: Event) -> None:
@@ -272,6 +288,7 @@ class _Collected:
             case Start():
                 self._start = event
             case TextDelta() | RefusalDelta():
+                self._refused = self._refused or isinstance(event, RefusalDelta)
                 self._block(event.block, "text").pieces.append(event.text)
             case ThinkingDelta():
                 block = self._block(event.block, "thinking")
@@ -296,11 +313,12 @@ class _Collected:
         return block
 
     def _seal(self, event: ThinkingSealed) -> None:
-        """What another dialect sealed has no place here; only the thoughts themselves are told."""
         if event.redacted is not None:
             self._block(event.block, "redacted_thinking").redacted = event.redacted
-        elif event.signature is not None:
-            self._block(event.block, "thinking").signature = event.signature
+            return
+        signature = signature_of(event)
+        if signature is not None:
+            self._block(event.block, "thinking").signature = signature
 
     def body(self) -> bytes:
         """The JSON body."""
@@ -311,7 +329,7 @@ class _Collected:
             "role": "assistant",
             "model": self._start.model or self._echo.model,
             "content": [self._write(block) for block in self._blocks.values()],
-            "stop_reason": stop_word(self._stop, called=called),
+            "stop_reason": stop_word(self._stop, called=called, refused=self._refused),
             "stop_sequence": self._stop.sequence,
             "usage": write_usage(self._usage or TokenUsage()),
         }

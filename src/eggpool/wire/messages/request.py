@@ -19,7 +19,6 @@ from eggpool.wire.messages.content import (
     ContentReader,
     Item,
     Mark,
-    decode_content,
     read_mark,
     write_content,
     write_mark,
@@ -51,13 +50,15 @@ DEFAULT_MAX_TOKENS = 32_000
 It is what Claude Code asks of every model, so whoever serves this dialect takes it.
 """
 
+_MAX_USER_CHARS = 256  # of `metadata.user_id`
+
 _OPENING = "(The conversation begins with your own words.)"
 """What stands before an answer that nothing stands before, because the first turn must be the user's."""
 
 
 class _Message(msgspec.Struct):
     role: str
-    content: msgspec.Raw = msgspec.Raw()
+    content: str | list[Item] | None = None
 
 
 class _Tool(msgspec.Struct):
@@ -223,9 +224,10 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
     output = _write_output(prompt, effort, lost)
     if output:
         payload["output_config"] = output
-    if prompt.user is not None:
+    if prompt.user is not None and len(prompt.user) <= _MAX_USER_CHARS:
         payload["metadata"] = {"user_id": prompt.user}
     for name, told in (
+        ("user", len(prompt.user or "") > _MAX_USER_CHARS),
         ("verbosity", prompt.verbosity is not None),
         ("prompt_cache_key", prompt.cache_key is not None),
         ("logprobs", prompt.logprobs),
@@ -258,7 +260,7 @@ def _read_turns(messages: list[_Message], content: ContentReader, instructions: 
         role = _ROLES.get(message.role)
         if role is None:
             raise WireError("The request has a message whose role Messages does not know.")
-        told = decode_content(message.content)
+        told = message.content or ""
         if role == "system":
             texts = content.texts(told)
             if not turns:

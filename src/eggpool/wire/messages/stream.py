@@ -39,6 +39,7 @@ from eggpool.wire.messages.reply import (
     joint,
     part_events,
     reply_id,
+    signature_of,
     stop_events,
     stop_word,
     usage_in,
@@ -185,7 +186,7 @@ class StreamReader:
         if delta.stop_reason:
             found = self._close_all()
             found += stop_events(delta.stop_reason, delta.stop_sequence, delta.stop_details, self._next)
-            self._next += 1
+            self._next += any(isinstance(event, RefusalDelta) for event in found)
         return found + self._report(usage)
 
     def _report(self, raw: msgspec.Raw) -> list[Event]:
@@ -216,18 +217,20 @@ class StreamWriter:
     """
 
     __slots__ = (
-        "_begun", "_called", "_custom", "_echo", "_ended", "_head", "_index", "_kind", "_last_part", "_open", "_sealed",
-        "_start", "_stop", "_usage", "_waiting", "_waiting_chars",
+        "_begun", "_called", "_custom", "_echo", "_ended", "_head", "_index", "_kind", "_last_part", "_open",
+        "_refused", "_sealed", "_start", "_started", "_stop", "_usage", "_waiting", "_waiting_chars",
     )  # fmt: skip
 
     def __init__(self, echo: Echo) -> None:
         self._echo = echo
         self._start = Start("", echo.model)
-        self._begun = False
+        self._started = False  # whether the provider's beginning has come
+        self._begun = False  # whether the client has got it
         self._ended = False
         self._usage: TokenUsage | None = None
         self._stop = Stop(StopReason.END)
         self._called = False
+        self._refused = False
         self._open: int | None = None  # number of the open block
         self._kind = ""  # its type
         self._index = -1  # its place in what the client gets
@@ -246,7 +249,7 @@ class StreamWriter:
             return b""
         match event:
             case Start():
-                self._start = event
+                self._start, self._started = event, True
             case Usage():
                 self._usage = highest(self._usage, event.usage)
             case Stop():
@@ -254,7 +257,7 @@ class StreamWriter:
             case Dropped():
                 pass
             case Ping():
-                return self._begin() + KEEPALIVE
+                return self._begin() + KEEPALIVE if self._started else KEEPALIVE
             case Failed():
                 self._ended = True
                 self._open = None
@@ -303,6 +306,7 @@ class StreamWriter:
         """An event of the open block, or of one that can be opened."""
         match event:
             case TextDelta() | RefusalDelta():
+                self._refused = self._refused or isinstance(event, RefusalDelta)
                 return self._opened(event.block, "text", {"text": ""}) + self._delta(event.text)
             case ThinkingDelta():
                 out = self._opened(event.block, "thinking", {"thinking": "", "signature": ""})
@@ -338,14 +342,14 @@ class StreamWriter:
         return self._head + _encode(text) + b"}}\n\n"
 
     def _seal(self, event: ThinkingSealed) -> bytes:
-        """What another dialect sealed has no place here."""
         if event.redacted is not None:
             return self._opened(event.block, "redacted_thinking", {"data": event.redacted})
-        if event.signature is None:
+        signature = signature_of(event)
+        if signature is None:
             return b""
         out = self._opened(event.block, "thinking", {"thinking": "", "signature": ""})
         self._sealed = True
-        return out + self._signature(event.signature)
+        return out + self._signature(signature)
 
     def _signature(self, signature: str) -> bytes:
         return _DELTA % (self._index, b"signature_delta", b"signature") + _encode(signature) + b"}}\n\n"
@@ -377,7 +381,7 @@ class StreamWriter:
             out += self._close()
         self._waiting.clear()
         self._ended = True
-        word = stop_word(self._stop, called=self._called)
+        word = stop_word(self._stop, called=self._called, refused=self._refused)
         delta = {"stop_reason": word, "stop_sequence": self._stop.sequence}
         usage = write_final_usage(self._usage or TokenUsage())
         return out + _event(b"message_delta", {"delta": delta, "usage": usage}) + _event(b"message_stop", {})
