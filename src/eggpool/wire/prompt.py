@@ -199,7 +199,8 @@ class Prompt(msgspec.Struct, frozen=True):
 
     `instructions` stand before all turns; system and developer turns further on stay where they are. `pins` names the
     fields that refer to what only one provider knows (`previous_response_id`, `store`, ...): such a request can only be
-    served in its own dialect. `extras` holds what this module has no field for, by the dialect's own name.
+    served in its own dialect. `extras` holds what this module has no field for, by the dialect's own name; `dropped`
+    names what stands further inside and has no place here, such as the results of a provider's own tools.
     """
 
     model: str
@@ -222,6 +223,7 @@ class Prompt(msgspec.Struct, frozen=True):
     top_logprobs: int | None = None
     pins: tuple[str, ...] = ()
     extras: Mapping[str, msgspec.Raw] = {}
+    dropped: tuple[str, ...] = ()
 
 
 class Written(msgspec.Struct, frozen=True):

@@ -1,7 +1,6 @@
 """Anthropic Messages.
 
-Source: the Anthropic API reference, "Messages", "Streaming Messages", "Errors", "List Models" and "Prompt caching"
-(token counts there exclude what was read from or written to the cache).
+Source: the Anthropic API reference, "Messages", "Streaming Messages", "Errors" and "List Models".
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from eggpool.domain import ModelCard, Usage
+from eggpool.domain import ModelCard
 from eggpool.wire import fields, sse
-from eggpool.wire.notes import NOTHING, ErrorInfo, Note, told_error, usage_of
+from eggpool.wire.messages.usage import read_usage
+from eggpool.wire.notes import NOTHING, ErrorInfo, Note, told_error
 
 STREAM_MARKS = re.compile(rb'"message_start"|"message_delta"|"message_stop"|"type"\s*:\s*"error"|event:\s*error')
 """Matches each event that the observer has to read; all others are passed by unread."""
@@ -61,7 +61,7 @@ def read_reply(body: bytes) -> Note:
     if payload.get("type") == "error" or (payload.get("error") and not payload.get("content")):
         return Note(error=told_error(payload))
     answered = payload.get("type") == "message" or isinstance(payload.get("content"), list)
-    return Note(content=answered, terminal=answered, usage=_usage(payload.get("usage")))
+    return Note(content=answered, terminal=answered, usage=read_usage(payload.get("usage")))
 
 
 def read_event(event: sse.SseEvent) -> Note:
@@ -71,9 +71,9 @@ def read_event(event: sse.SseEvent) -> Note:
     if kind == "error" or event.name == b"error":
         return Note(error=told_error(payload))
     if kind == "message_start":
-        return Note(usage=_usage(fields.mapping(payload.get("message")).get("usage")))
+        return Note(usage=read_usage(fields.mapping(payload.get("message")).get("usage")))
     if kind == "message_delta":
-        return Note(content=True, usage=_usage(payload.get("usage")))
+        return Note(content=True, usage=read_usage(payload.get("usage")))
     if kind == "message_stop":
         return Note(content=True, terminal=True)
     if kind == "content_block_start":
@@ -118,26 +118,3 @@ def model_entry(card: ModelCard) -> dict[str, object]:
 
 def _error(status: int, message: str) -> dict[str, object]:
     return {"type": "error", "error": {"type": error_type(status), "message": message}}
-
-
-def _usage(value: object) -> Usage | None:
-    block = fields.mapping(value)
-    if not block:
-        return None
-    read = fields.count(block.get("cache_read_input_tokens"))
-    creation = fields.mapping(block.get("cache_creation"))
-    write_1h = fields.count(creation.get("ephemeral_1h_input_tokens"))
-    write = max(
-        fields.count(block.get("cache_creation_input_tokens")),
-        fields.count(creation.get("ephemeral_5m_input_tokens")) + write_1h,
-    )
-    details = fields.mapping(block.get("output_tokens_details"))
-    return usage_of(
-        input_tokens=fields.count(block.get("input_tokens")) + read + write,
-        output_tokens=fields.count(block.get("output_tokens")),
-        cache_read=read,
-        cache_write=write,
-        cache_write_1h=write_1h,
-        reasoning=fields.count(details.get("thinking_tokens") or details.get("reasoning_tokens")),
-        cost_nanodollars=fields.nanodollars(block.get("cost")),
-    )
