@@ -235,7 +235,8 @@ def read_request(body: bytes) -> Prompt:
         logprobs=LOGPROBS in include,
         top_logprobs=decode(members, "top_logprobs", _COUNT),
         pins=tuple(dict.fromkeys([*_pins(members), *read.pins])),
-        extras=_read_extras(members, include) | read.extras,
+        extras=_read_extras(members, include),
+        dropped=tuple(read.dropped),
     )
 
 
@@ -283,7 +284,7 @@ class _Input:
         self.turns: list[tuple[Role, list[Block]]] = []
         self.tools: list[Tool | ServerTool] = []
         self.pins: list[str] = []
-        self.extras: dict[str, msgspec.Raw] = {}
+        self.dropped: dict[str, None] = {}
         self._readers: dict[str, Callable[[msgspec.Raw], None]] = {
             "message": self._message,
             "input_text": self._bare_part,
@@ -313,7 +314,7 @@ class _Input:
             if reader is not None:
                 reader(raw)
             elif kind in _RECORDS:
-                self.extras[f"input.{kind}"] = raw
+                self.dropped[f"input.{kind}"] = None
             else:
                 raise CannotCarry(
                     f"The input has an item of the type {kind[:40]}, which only providers of Responses understand.",
@@ -334,7 +335,7 @@ class _Input:
         if role is None:
             raise WireError("The input has a message whose role Responses does not know.")
         if message.phase is not None:
-            self.extras["input.phase"] = msgspec.Raw(msgspec.json.encode(message.phase))
+            self.dropped["input.phase"] = None
         self._add(role, self._content(message.content))
 
     def _bare_part(self, raw: msgspec.Raw) -> None:
