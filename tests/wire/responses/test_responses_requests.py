@@ -360,6 +360,11 @@ HOSTED = {"type": "web_search"}
         ({"type": "web_search"}, ToolChoice("named", "web_search", server=True), 3),
         ({"type": "allowed_tools", "mode": "required", "tools": [FUNCTION]}, ToolChoice("required"), 1),
         (
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "namespace", "name": "g"}]},
+            ToolChoice("auto"),
+            1,
+        ),
+        (
             {"type": "allowed_tools", "mode": "auto", "tools": [HOSTED, {"type": "function", "name": "h"}]},
             ToolChoice("auto"),
             2,
