@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from eggpool.domain import Dialect, ModelCard
 from eggpool.wire import chat, messages, responses, sse
+from eggpool.wire.events import Event
 from eggpool.wire.notes import ErrorInfo, Note
+from eggpool.wire.prompt import Echo, Prompt, Written
+
+
+class StreamReader(Protocol):
+    """Turns the events of one stream into those of the pivot."""
+
+    def read(self, event: sse.SseEvent) -> list[Event]: ...
+
+    def finish(self) -> list[Event]: ...
+
+
+class StreamWriter(Protocol):
+    """Writes the pivot's events as one stream."""
+
+    def write(self, event: Event) -> bytes: ...
 
 
 class Codec(Protocol):
@@ -35,6 +51,20 @@ class Codec(Protocol):
     def read_event(self, event: sse.SseEvent) -> Note: ...
 
     def read_long_event(self, head: bytes, tail: bytes | bytearray) -> Note: ...
+
+    def read_request(self, body: bytes) -> Prompt: ...
+
+    def write_request(self, prompt: Prompt, *, output_limit: int | None = None) -> Written: ...
+
+    def echo_of(self, prompt: Prompt, body: bytes) -> Echo: ...
+
+    def reply_events(self, body: bytes) -> list[Event]: ...
+
+    def write_reply(self, events: Iterable[Event], echo: Echo) -> bytes: ...
+
+    def StreamReader(self) -> StreamReader: ...  # noqa: N802 - a class of the module
+
+    def StreamWriter(self, echo: Echo) -> StreamWriter: ...  # noqa: N802 - a class of the module
 
     def models_page(self, cards: Sequence[ModelCard]) -> dict[str, object]: ...
 

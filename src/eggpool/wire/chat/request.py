@@ -220,7 +220,7 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
             param=prompt.pins[0],
         )
     lost = [f"tools.{tool.type}" for tool in prompt.tools if isinstance(tool, ServerTool)]
-    lost += prompt.extras
+    lost += [*prompt.extras, *prompt.dropped]
     payload: Json = {"model": prompt.model}
     payload["messages"] = _Messages(lost).write(prompt)
     tools = [_write_tool(tool) for tool in prompt.tools if isinstance(tool, Tool)]
