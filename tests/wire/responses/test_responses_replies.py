@@ -627,3 +627,14 @@ def test_the_sdk_puts_the_stream_together() -> None:
     assert [item.type for item in reply.output] == [
         "reasoning", "message", "function_call", "function_call", "custom_tool_call",
     ]  # fmt: skip
+
+
+def test_the_end_closes_what_is_open() -> None:
+    """A block that nobody ended is closed before the reply is said to be whole."""
+    kinds = [event.type for event in written([START, TextDelta(0, "x"), Stop(StopReason.END), End()])]
+    assert kinds[-4:] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]

@@ -93,8 +93,8 @@ CODEX = Prompt(
     extras={
         "client_metadata": msgspec.Raw(b'{"session_id":"01a210bb"}'),
         "include": msgspec.Raw(b'["reasoning.encrypted_content"]'),
-        "input.phase": msgspec.Raw(b'"commentary"'),
     },
+    dropped=("input.phase",),
 )
 FOREIGN = Prompt(
     model="gpt-6-luna",
@@ -163,7 +163,7 @@ def test_a_golden_request() -> None:
 def test_written_and_read_again_is_the_same() -> None:
     """Nothing that this dialect knows changes on the way out and in; the instructions become one text."""
     joined = Text("\n\n".join(text.text for text in CODEX.instructions))
-    known = msgspec.structs.replace(CODEX, instructions=(joined,), extras={})
+    known = msgspec.structs.replace(CODEX, instructions=(joined,), extras={}, dropped=())
     written = responses.write_request(known)
     assert written.lost == ()
     assert plain(responses.read_request(written.body)) == plain(known)
@@ -328,7 +328,8 @@ def test_what_one_provider_remembers_is_a_pin() -> None:
 def test_records_of_the_provider_s_own_tools_are_told_as_lost() -> None:
     """What a search found stands in the answer; an item on which the rest depends is refused by its name."""
     prompt = responses.read_request(body_of({"type": "web_search_call", "id": "ws_1", "action": {"type": "search"}}))
-    assert list(prompt.extras) == ["input.web_search_call"]
+    assert prompt.dropped == ("input.web_search_call",)
+    assert responses.write_request(prompt).lost == prompt.dropped
     with pytest.raises(CannotCarry, match="compaction") as refused:
         responses.read_request(body_of({"type": "compaction", "encrypted_content": "x"}))
     assert refused.value.param == "input"
@@ -358,6 +359,11 @@ HOSTED = {"type": "web_search"}
         ({"type": "function", "name": "unknown"}, ToolChoice("named", "unknown"), 3),
         ({"type": "web_search"}, ToolChoice("named", "web_search", server=True), 3),
         ({"type": "allowed_tools", "mode": "required", "tools": [FUNCTION]}, ToolChoice("required"), 1),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "namespace", "name": "g"}]},
+            ToolChoice("auto"),
+            1,
+        ),
         (
             {"type": "allowed_tools", "mode": "auto", "tools": [HOSTED, {"type": "function", "name": "h"}]},
             ToolChoice("auto"),

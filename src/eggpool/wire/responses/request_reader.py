@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -34,11 +34,11 @@ from eggpool.wire.prompt import (
     Thinking,
     Tool,
     ToolCall,
-    ToolChoice,
     ToolResult,
     Turn,
     tools_by_name,
 )
+from eggpool.wire.responses.tools import flat, read_choice, read_tools, unique
 from eggpool.wire.responses.words import ECHOED, LOGPROBS
 
 
@@ -98,33 +98,6 @@ class _Tools(msgspec.Struct):
     tools: list[msgspec.Raw] | None = None
 
 
-class _Tool(msgspec.Struct):
-    type: str = "function"
-    name: str = ""
-    description: str | None = None
-    parameters: msgspec.Raw = msgspec.Raw()
-    strict: bool | None = None
-    format: msgspec.Raw = msgspec.Raw()
-    tools: list[msgspec.Raw] | None = None
-
-
-class _ToolKind(msgspec.Struct):
-    type: str = "function"
-
-
-class _Choice(msgspec.Struct):
-    type: str = ""
-    name: str | None = None
-    mode: str | None = None
-    tools: list[_NamedTool] | None = None
-
-
-class _NamedTool(msgspec.Struct):
-    type: str = ""
-    name: str | None = None
-    namespace: str | None = None
-
-
 class _Effort(msgspec.Struct):
     effort: str | None = None
     summary: str | None = None
@@ -155,9 +128,6 @@ _CALL = msgspec.json.Decoder(_Call)
 _OUTPUT = msgspec.json.Decoder(_Output)
 _TOOLS_ITEM = msgspec.json.Decoder(_Tools)
 _TOOLS = msgspec.json.Decoder(list[msgspec.Raw])
-_TOOL_KIND = msgspec.json.Decoder(_ToolKind)
-_TOOL = msgspec.json.Decoder(_Tool)
-_CHOICE = msgspec.json.Decoder(str | _Choice)
 _EFFORT = msgspec.json.Decoder(_Effort)
 _TEXT_SETTINGS = msgspec.json.Decoder(_TextSettings)
 _INCLUDE = msgspec.json.Decoder(list[str])
@@ -168,8 +138,6 @@ _NUMBER = msgspec.json.Decoder(float)
 
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 _ROLES: dict[str, Role] = {"system": "system", "developer": "developer", "user": "user", "assistant": "assistant"}
-Mode = Literal["auto", "none", "required"]
-_MODES: dict[str, Mode] = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 
 _EFFORTS: dict[str, Effort] = {effort.value: effort for effort in Effort} | {"max": Effort.XHIGH}
 
@@ -215,8 +183,8 @@ def read_request(body: bytes) -> Prompt:
     instructions = decode(members, "instructions", _TEXT)
     include = decode(members, "include", _INCLUDE) or []
     settings = decode(members, "text", _TEXT_SETTINGS) or _TextSettings()
-    tools = _unique([*_read_tools(decode(members, "tools", _TOOLS)), *read.tools])
-    choice, tools = _read_choice(decode(members, "tool_choice", _CHOICE), tools)
+    tools = unique([*read_tools(decode(members, "tools", _TOOLS)), *read.tools])
+    choice, tools = read_choice(members, tools)
     return Prompt(
         model=decode(members, "model", _TEXT) or "",
         turns=tuple(Turn(role, tuple(blocks)) for role, blocks in read.turns),
@@ -235,7 +203,8 @@ def read_request(body: bytes) -> Prompt:
         logprobs=LOGPROBS in include,
         top_logprobs=decode(members, "top_logprobs", _COUNT),
         pins=tuple(dict.fromkeys([*_pins(members), *read.pins])),
-        extras=_read_extras(members, include) | read.extras,
+        extras=_read_extras(members, include),
+        dropped=tuple(read.dropped),
     )
 
 
@@ -283,7 +252,7 @@ class _Input:
         self.turns: list[tuple[Role, list[Block]]] = []
         self.tools: list[Tool | ServerTool] = []
         self.pins: list[str] = []
-        self.extras: dict[str, msgspec.Raw] = {}
+        self.dropped: dict[str, None] = {}
         self._readers: dict[str, Callable[[msgspec.Raw], None]] = {
             "message": self._message,
             "input_text": self._bare_part,
@@ -313,7 +282,7 @@ class _Input:
             if reader is not None:
                 reader(raw)
             elif kind in _RECORDS:
-                self.extras[f"input.{kind}"] = raw
+                self.dropped[f"input.{kind}"] = None
             else:
                 raise CannotCarry(
                     f"The input has an item of the type {kind[:40]}, which only providers of Responses understand.",
@@ -334,7 +303,7 @@ class _Input:
         if role is None:
             raise WireError("The input has a message whose role Responses does not know.")
         if message.phase is not None:
-            self.extras["input.phase"] = msgspec.Raw(msgspec.json.encode(message.phase))
+            self.dropped["input.phase"] = None
         self._add(role, self._content(message.content))
 
     def _bare_part(self, raw: msgspec.Raw) -> None:
@@ -358,11 +327,11 @@ class _Input:
         arguments = call.arguments
         if not isinstance(arguments, str):
             arguments = "" if arguments is None else msgspec.json.encode(arguments).decode()
-        self._add("assistant", [ToolCall(call.call_id or call.id or "", _flat(call.name, call.namespace), arguments)])
+        self._add("assistant", [ToolCall(call.call_id or call.id or "", flat(call.name, call.namespace), arguments)])
 
     def _custom_call(self, raw: msgspec.Raw) -> None:
         call = _decode(raw, _CALL)
-        name = _flat(call.name, call.namespace)
+        name = flat(call.name, call.namespace)
         self._add("assistant", [ToolCall(call.call_id or call.id or "", name, call.input or "", custom=True)])
 
     def _output(self, raw: msgspec.Raw, *, custom: bool = False) -> None:
@@ -375,7 +344,7 @@ class _Input:
         self._output(raw, custom=True)
 
     def _more_tools(self, raw: msgspec.Raw) -> None:
-        self.tools += _read_tools(_decode(raw, _TOOLS_ITEM).tools)
+        self.tools += read_tools(_decode(raw, _TOOLS_ITEM).tools)
 
     def _reference(self, raw: msgspec.Raw) -> None:
         self.pins.append("item_reference")
@@ -417,85 +386,6 @@ def _decode(raw: msgspec.Raw, decoder: msgspec.json.Decoder[Value]) -> Value:
 
 def _told(raw: msgspec.Raw) -> msgspec.Raw | None:
     return raw if is_told(raw) else None
-
-
-def _flat(name: str, namespace: str | None) -> str:
-    return Tool(name, namespace=namespace or None).flat_name
-
-
-def _read_tools(told: list[msgspec.Raw] | None, namespace: str | None = None) -> list[Tool | ServerTool]:
-    found: list[Tool | ServerTool] = []
-    for raw in told or ():
-        kind = (decode({"tools": raw}, "tools", _TOOL_KIND) or _ToolKind()).type
-        if kind not in ("function", "custom", "namespace"):
-            found.append(ServerTool(kind, raw))
-            continue
-        tool = decode({"tools": raw}, "tools", _TOOL) or _Tool()
-        if kind == "namespace" and namespace is None:
-            found += _read_tools(tool.tools, tool.name)
-        elif kind == "function":
-            found.append(
-                Tool(tool.name, tool.description, _told(tool.parameters), tool.strict, namespace=namespace or None)
-            )
-        elif kind == "custom":
-            found.append(
-                Tool(tool.name, tool.description, custom=True, format=_told(tool.format), namespace=namespace or None)
-            )
-        else:
-            raise WireError("The field tools has a group of tools inside another one.")
-    return found
-
-
-def _unique(tools: list[Tool | ServerTool]) -> tuple[Tool | ServerTool, ...]:
-    """The tools without those that a later one of the same name replaces."""
-    last = {tool.flat_name if isinstance(tool, Tool) else bytes(tool.raw): tool for tool in tools}
-    return tuple(last.values())
-
-
-def _read_choice(
-    choice: str | _Choice | None, tools: tuple[Tool | ServerTool, ...]
-) -> tuple[ToolChoice | None, tuple[Tool | ServerTool, ...]]:
-    """The choice of a tool, and the tools that it leaves: a choice of several is said by leaving out the others."""
-    if choice is None:
-        return None, tools
-    if isinstance(choice, str):
-        return ToolChoice(_mode(choice)), tools
-    if choice.type == "allowed_tools":
-        allowed = {_allowed(one) for one in choice.tools or ()}
-        left = tuple(tool for tool in tools if _allowed(tool) in allowed or _loose(tool) in allowed)
-        return ToolChoice(_mode(choice.mode or "auto")), left
-    if choice.type in ("function", "custom"):
-        return ToolChoice("named", _known_name(choice.name or "", tools)), tools
-    return ToolChoice("named", choice.type, server=True), tools
-
-
-def _mode(told: str) -> Mode:
-    mode = _MODES.get(told)
-    if mode is None:
-        raise WireError("The field tool_choice is none of auto, none, required, or a tool.")
-    return mode
-
-
-def _allowed(tool: Tool | ServerTool | _NamedTool) -> tuple[str, str]:
-    """What names a tool in a list of allowed ones."""
-    if isinstance(tool, ServerTool):
-        return tool.type, ""
-    if isinstance(tool, Tool):
-        return "", tool.flat_name
-    return ("", _flat(tool.name or "", tool.namespace)) if tool.type in ("function", "custom") else (tool.type, "")
-
-
-def _loose(tool: Tool | ServerTool) -> tuple[str, str]:
-    """The same for a tool in a group that is named without the group."""
-    return ("", tool.name) if isinstance(tool, Tool) else (tool.type, "")
-
-
-def _known_name(name: str, tools: tuple[Tool | ServerTool, ...]) -> str:
-    """The flat name that a name stands for, which may leave out the tool's group."""
-    own = [tool for tool in tools if isinstance(tool, Tool)]
-    if any(tool.flat_name == name for tool in own):
-        return name
-    return next((tool.flat_name for tool in own if tool.name == name), name)
 
 
 def _read_reasoning(told: _Effort | None) -> Reasoning | None:

@@ -63,7 +63,7 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
     if prompt.choices > 1:
         raise CannotCarry("Responses gives one answer to a request; ask several times for more.", param="n")
     lost = [f"tools.{tool.type}" for tool in prompt.tools if isinstance(tool, ServerTool) and not _is_own(tool)]
-    lost += prompt.extras
+    lost += [*prompt.extras, *prompt.dropped]
     payload: Json = {"model": prompt.model}
     if prompt.instructions:
         payload["instructions"] = "\n\n".join(text.text for text in prompt.instructions)
