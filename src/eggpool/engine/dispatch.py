@@ -51,6 +51,7 @@ MAX_PLAIN_BYTES = 64 * 1024 * 1024  # of a plain reply that is held whole before
 MAX_ERROR_BYTES = 1024 * 1024
 ERROR_BODY_S = 5.0  # silence inside an error's body, after which its status has to do
 LONGEST_ID = 128  # characters of a provider's name for a request
+NO_CONTENT = 204  # must not say how long it is (RFC 9110, 8.6)
 MAX_REASONS = 20  # accounts named in an error message
 
 _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
@@ -422,7 +423,8 @@ class Exchange:
             return _Failure(Kind.NO_ANSWER, "The provider answered with a plain reply where a stream was asked for.")
         self._held, self._note = body, note
         self._stage = _Stage.COMPLETE
-        head.headers.append((b"content-length", b"%d" % size))
+        if reply.status != NO_CONTENT:
+            head.headers.append((b"content-length", b"%d" % size))
         return head
 
     def _commit(self, candidate: Candidate) -> None:
