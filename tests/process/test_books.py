@@ -209,3 +209,20 @@ def test_started_and_killed_at_once(tmp_path: Path) -> None:
                 assert await running.ended() == 0
 
     run(scenario)
+
+
+def test_a_file_that_is_locked_at_the_start(tmp_path: Path) -> None:
+    """A database that another program holds is told in one sentence, with exit code 1."""
+
+    async def scenario() -> None:
+        path = configure(tmp_path)
+        path.write_text(path.read_text().replace("commit_interval_ms", "busy_timeout_ms = 50\ncommit_interval_ms"))
+        assert (await ends(tmp_path, "migrate"))[0] == 0
+        holder = sqlite3.connect(tmp_path / "usage.sqlite3", isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        code, _, stderr = await ends(tmp_path, "serve")
+        holder.close()
+        assert code == 1
+        assert "is locked by another program" in one_sentence(stderr)
+
+    run(scenario)
