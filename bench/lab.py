@@ -42,6 +42,7 @@ class Told(msgspec.Struct, frozen=True):
     p50_us: float = 0.0
     p99_us: float = 0.0
     first_p50_us: float = 0.0
+    first_p99_us: float = 0.0
     first_max_us: float = 0.0
     opened: int = 0
 
@@ -121,7 +122,7 @@ class Lab:
         return self._measured(proxy, lambda: msgspec.structs.replace(self._run(proxy, command), cut=connections))
 
     def streams(self, proxy: Proxy, mode: str, count: int) -> Sample:
-        """A load of so many streams: `paced`, or `first` for one after the other."""
+        """A load of so many streams: `paced`, `long`, or `first` for one after the other."""
         return self._measured(proxy, lambda: self._load(proxy, mode, str(count)))
 
     def held(self, proxy: Proxy, count: int, while_open: Callable[[], None]) -> Told:

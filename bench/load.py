@@ -1,8 +1,9 @@
 """The clients: a process of its own that sends requests, reads the answers and tells what it saw as one JSON line.
 
 `closed` keeps N connections busy for so many seconds; every request that was begun is read to its end. `paced` opens
-streams spread over time and measures how late each event is. `first` measures one client's wait for its first event.
-`hold` opens streams, tells when each has had its first byte, and leaves when it is told to.
+streams spread over time and measures how late each event is; `long` does so with streams of ten seconds. `first`
+measures one client's wait for its first event. `hold` opens streams, tells when each has had its first byte, and
+leaves when it is told to.
 Run it with `python -m bench.load MODE ...`; the key is in BENCH_KEY, the address in BENCH_ADDRESS.
 """
 
@@ -30,7 +31,13 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*(\d+)")
 _END_OF_CHUNKS = b"0\r\n\r\n"
 _TAIL_BYTES = 160
 
-MODEL_OF = {"small": "plain", "burst": "stream-200-0", "paced": "stream-200-20", "large": "stream-200-0"}
+MODEL_OF = {
+    "small": "plain",
+    "burst": "stream-200-0",
+    "paced": "stream-200-20",
+    "long": "stream-200-50",
+    "large": "stream-200-0",
+}
 
 
 class Client(asyncio.Protocol):
@@ -153,10 +160,10 @@ async def closed(port: int, kind: str, connections: int, seconds: float) -> dict
     return {"completed": good, "failed": bad, "cut": 0}
 
 
-async def paced(port: int, streams: int) -> dict[str, object]:
+async def paced(port: int, streams: int, kind: str = "paced") -> dict[str, object]:
     """Streams that begin one after the other; how late each event comes, in microseconds."""
     loop = asyncio.get_running_loop()
-    requests = Requests(port, prepared("paced"))
+    requests = Requests(port, prepared(kind))
     finished: asyncio.Future[None] = loop.create_future()
     latencies: list[int] = []
     firsts: list[int] = []
@@ -184,7 +191,13 @@ async def paced(port: int, streams: int) -> dict[str, object]:
         "p50_us": percentile(latencies, 50) / 1000,
         "p99_us": percentile(latencies, 99) / 1000,
         "first_p50_us": percentile(firsts, 50) / 1000,
+        "first_p99_us": percentile(firsts, 99) / 1000,
     }
+
+
+async def long(port: int, streams: int) -> dict[str, object]:
+    """The same with streams of ten seconds."""
+    return await paced(port, streams, "long")
 
 
 async def first(port: int, count: int) -> dict[str, object]:
@@ -275,7 +288,7 @@ async def main(mode: str, port: int, *rest: str) -> None:
     if mode == "closed":
         result = await closed(port, rest[0], int(rest[1]), float(rest[2]))
     else:
-        result = await {"paced": paced, "first": first, "hold": hold}[mode](port, int(rest[0]))
+        result = await {"paced": paced, "long": long, "first": first, "hold": hold}[mode](port, int(rest[0]))
     print(json.dumps(result), flush=True)
 
 

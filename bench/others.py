@@ -18,6 +18,7 @@ from bench.proxies import Direct, Pool, answers, ask, eggpool
 
 STREAMS = 2_000
 STREAMS_WARM_UP = 20
+LONG_STREAMS = 300
 START_TIMEOUT_S = 20.0
 COMMAND_TIMEOUT_S = 30.0
 
@@ -98,6 +99,22 @@ def open_streams(lab: Lab, streams: int) -> tuple[list[Budget], tuple[str, ...]]
         problems = (*problems, f"{told.opened} of {streams} streams had a first byte")
         return [Budget(name, "kB", 40, None, problem="not all streams were opened")], problems
     return [Budget(name, "kB", 40, round((during - before) * 1000 / streams, 1))], problems
+
+
+def long_streams(lab: Lab, streams: int) -> tuple[list[Budget], tuple[str, ...]]:
+    """Streams of ten seconds, all open at the same time: how long the slowest wait for their first byte."""
+    pool = Pool(lab.upstream, lab.folder(), lab.proxy_core)
+    try:
+        pool.wait()
+        books, sent = Books(pool), Sent()
+        sent.add(lab.streams(pool, "first", STREAMS_WARM_UP).told)
+        told = lab.streams(pool, "long", streams).told
+        sent.add(told)
+        _, problems = books.differences(sent)
+    finally:
+        pool.close()
+    name = f"time to the first byte, {streams} streams of ten seconds, p99"
+    return [Budget(name, "ms", 100, round(told.first_p99_us / 1000, 3))], problems
 
 
 def start_up(lab: Lab, times: int) -> list[Budget]:

@@ -34,7 +34,7 @@ POST /v1/chat/completions."""
 
 
 def _arguments() -> argparse.Namespace:
-    names = [case.name for case in cases.CASES] + ["first", "streams", "start", "commands"]
+    names = [case.name for case in cases.CASES] + ["first", "streams", "long", "start", "commands"]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each case (5)")
     parser.add_argument("--quick", action="store_true", help="one short run of each case, to see that all works")
@@ -108,6 +108,11 @@ def _measure(lab: Lab, arguments: argparse.Namespace) -> tuple[list[cases.CaseRe
         found, wrong = others.open_streams(lab, QUICK_STREAMS if quick else others.STREAMS)
         budgets += found
         problems += [f"open streams: {problem}" for problem in wrong]
+    if "long" in arguments.case:
+        _say("long streams")
+        found, wrong = others.long_streams(lab, others.LONG_STREAMS)
+        budgets += found
+        problems += [f"long streams: {problem}" for problem in wrong]
     if "start" in arguments.case:
         _say("start")
         budgets += others.start_up(lab, arguments.runs)

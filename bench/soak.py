@@ -8,7 +8,11 @@ Invariants, checked for each answer and at the end:
 * an answer that is not whole ends with the dialect's error event or a broken connection, never with a clean end;
 * each request is in the books exactly once, completed ones with the provider's own token counts, and nothing is left
   under way;
+* the books and the providers tell the same of each try: every request that a provider saw is an attempt at that very
+  account, and every attempt that was answered is one that the provider saw;
 * memory and open files of the pool stay flat, and every account serves again once its provider is well.
+
+All along, one provider goes away and comes back, and another program locks the database file for moments.
 
 Ends with exit code 0 when all of them held. Sends traffic to this machine only, and stops by itself.
 """
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -26,15 +31,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 import msgspec
 
 from eggpool import scripted
 from eggpool.domain import ListedModel
-from eggpool.scripted import Behaviour, Reply, ScriptedProvider, Steps
+from eggpool.scripted import Behaviour, Drop, Play, Reply, Script, ScriptedProvider, Steps
 from eggpool.scripted.received import ReceivedRequest
 
 KEY = "ep_soak-client-key-0000"
@@ -43,7 +49,12 @@ WORKERS = 40
 FAULT_SHARE = 0.3
 LEAVE_SHARE = 0.1
 SLOW_SHARE = 0.02
-HEAL_LIMIT_S = 240.0
+BAD_SHARE = 0.01
+HEAL_LIMIT_S = 360.0  # the longest rest that is only a guess, and some
+SILENCE_S = 2.0  # after which the pool gives a provider up
+DEADLINE_S = 6.0  # for a provider that says nothing at all
+QUIET_MS = 200  # after which a client gets a sign of life
+CHAOS_EVERY_S = 5.0
 MEMORY_GROWTH = 1.25  # against the end of the first quarter
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda")
 
@@ -73,6 +84,8 @@ class Soak:
         self.samples: list[tuple[float, int, int]] = []
         self.failing = True
         self.played: Counter[str] = Counter()
+        self.seen: dict[tuple[str, str], set[str]] = {}  # names of requests for work, by provider and key
+        self.hung_up: Counter[tuple[str, str]] = Counter()  # of those, the ones that the pool sends a second time
 
     def fault(self, text: str) -> None:
         """An invariant did not hold."""
@@ -82,15 +95,30 @@ class Soak:
 
     # --- the providers' side ------------------------------------------------------------------------------------
 
-    def moody(self, request: ReceivedRequest, good: Reply) -> Steps:
-        """What an account does with one request: mostly well, else any of the faults."""
-        if not self.failing or self.random.random() > FAULT_SHARE:
+    def mood(self, provider: str) -> Play:
+        """What the accounts of a provider do with a request; each one is noted."""
+
+        def script(request: ReceivedRequest, good: Reply) -> Steps:
+            account = (provider, request.api_key or "")
+            steps = self._moody(request, good)
+            self.seen.setdefault(account, set()).add(
+                next(value for name, value in good.headers if name.endswith("request-id"))
+            )
+            if isinstance(steps[0], Drop) and request.place_on_connection > 1:
+                self.hung_up[account] += 1
+            return steps
+
+        return script
+
+    def _moody(self, request: ReceivedRequest, good: Reply) -> Steps:
+        """Mostly well, else any of the faults."""
+        if not self.failing or self.random.random() > FAULT_SHARE or good.status != 200:
             return good.steps()
-        name, script = self.random.choices(FAULTS, WEIGHTS)[0]
-        if good.events is None and name in STREAM_FAULTS:
+        fault = self.random.choices(FAULTS, WEIGHTS)[0]
+        if good.events is None and fault.streams_only:
             return good.steps()
-        self.played[name] += 1
-        made = script(self.random)
+        self.played[fault.name] += 1
+        made = fault.script(self.random)
         return made if isinstance(made, tuple) else made(request, good)
 
     # --- the clients' side --------------------------------------------------------------------------------------
@@ -112,7 +140,10 @@ class Soak:
         slow = rnd.random() < SLOW_SHARE
         received = bytearray()
         try:
-            async with http.post(url + PATHS[dialect], json=_body(dialect, text, streamed=streamed)) as reply:
+            body = msgspec.json.encode(_body(dialect, text, streamed=streamed))
+            if rnd.random() < BAD_SHARE:
+                body = body[: rnd.randint(0, len(body) - 1)]
+            async with http.post(url + PATHS[dialect], data=body) as reply:
                 sent.request_id = reply.headers.get("x-proxy-request-id")
                 if reply.status >= 400:
                     await reply.read()
@@ -204,6 +235,23 @@ class Soak:
             elif sent.outcome in ("told_broken", "cut") and row[0] == "completed":
                 self.fault(f"{sent.request_id} was {sent.outcome}, and is booked as completed")
 
+    def check_attempts(self, path: Path) -> None:
+        """What the providers saw and what the books say of each try."""
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as books:
+            booked = books.execute("SELECT account, upstream_request_id FROM attempts").fetchall()
+        tries = Counter(_account(label) for label, _ in booked)
+        seen, again = sum(map(len, self.seen.values())), self.hung_up.total()
+        print(f"tries: the providers saw {seen}, {again} of them twice; the books have {len(booked)}")
+        for account, names in self.seen.items():
+            told = [name for label, name in booked if name is not None and _account(label) == account]
+            if len(told) != len(set(told)) or not names.issuperset(told):
+                self.fault(f"{account}: the books name requests twice, or some that it never saw")
+            if tries[account] < len(names) - self.hung_up[account]:
+                self.fault(
+                    f"{account} saw {len(names)} requests, {self.hung_up[account]} of them on a connection that it "
+                    f"closed; the books have {tries[account]}"
+                )
+
     def check_growth(self) -> None:
         """Memory and files at the end against those after the first quarter."""
         first = [one for one in self.samples if one[0] < self.ends_at - self.seconds * 0.75]
@@ -219,34 +267,62 @@ class Soak:
             self.fault(f"open files grew from {files_then} to {files_now}")
 
 
-FAULTS: list[tuple[str, Any]] = [
-    ("rate limited with a time", lambda rnd: scripted.rate_limited(retry_after=rnd.randint(1, 2))),
-    ("rate limited without", lambda rnd: scripted.rate_limited()),
-    ("500", lambda rnd: scripted.error(500)),
-    ("503", lambda rnd: scripted.error(503)),
-    ("529", lambda rnd: scripted.error(529)),
-    ("404 model", lambda rnd: scripted.error(404, message="The model does not exist.")),
-    ("html", lambda rnd: scripted.html_200()),
-    ("empty", lambda rnd: scripted.empty_200()),
-    ("error under 200", lambda rnd: scripted.error_200()),
-    ("dropped", lambda rnd: scripted.drop_before_reply()),
-    ("dropped when reused", lambda rnd: scripted.drop_when_reused()),
-    ("late", lambda rnd: scripted.slow(rnd.random() * 0.5, rnd.random() * 0.01)),
-    ("cut", lambda rnd: scripted.cut_stream(rnd.randint(0, 8))),
-    ("cut inside an event", lambda rnd: scripted.cut_stream(rnd.randint(0, 8), mid_event=True)),
-    ("reset", lambda rnd: scripted.cut_stream(rnd.randint(0, 8), reset=True)),
-    ("error in the stream", lambda rnd: scripted.error_in_stream(rnd.randint(0, 6))),
-    ("no end marker", lambda rnd: scripted.no_terminal_marker()),
-    ("one byte each", lambda rnd: scripted.in_chunks(rnd.randint(1, 7))),
-    ("CRLF", lambda rnd: scripted.crlf_lines()),
-    ("comments", lambda rnd: scripted.with_comments()),
-    ("compressed", lambda rnd: scripted.gzipped()),
+class Fault(msgspec.Struct, frozen=True):
+    """One way to fail. `weight` is its share among all; `streams_only` for those that a plain reply cannot have."""
+
+    name: str
+    script: Callable[[random.Random], Script]
+    weight: float = 1.0
+    streams_only: bool = False
+
+
+FAULTS = [
+    # What keeps an account from serving for a while must be rare at full speed.
+    Fault("rate limited with a time", lambda rnd: scripted.rate_limited(retry_after=rnd.randint(1, 2)), 0.05),
+    Fault("rate limited without", lambda rnd: scripted.rate_limited(), 0.05),
+    Fault("401", lambda rnd: scripted.error(401), 0.005),
+    Fault("402", lambda rnd: scripted.error(402), 0.001),
+    Fault("403", lambda rnd: scripted.error(403), 0.02),
+    Fault("503 with a time", lambda rnd: scripted.error(503, headers={"retry-after": "1"}), 0.05),
+    Fault("silent before its headers", lambda rnd: scripted.hang_before_headers(), 0.05),
+    Fault("silent after its headers", lambda rnd: scripted.hang_after_headers(), 0.05, True),
+    Fault("silent in its stream", lambda rnd: scripted.hang_after_events(rnd.randint(0, 8)), 0.05, True),
+    Fault("quiet for a while", lambda rnd: scripted.slow(rnd.random(), 0.0), 0.2),
+    # What ends a try and is over at once.
+    Fault("400", lambda rnd: scripted.error(400), 0.2),
+    Fault("404 model", lambda rnd: scripted.error(404, message="The model does not exist.")),
+    Fault("500", lambda rnd: scripted.error(500)),
+    Fault("503", lambda rnd: scripted.error(503)),
+    Fault("529", lambda rnd: scripted.error(529)),
+    Fault("prompt too long", lambda rnd: scripted.error(400, message="The prompt is too long."), 0.2),
+    Fault(
+        "signature",
+        lambda rnd: scripted.error(400, message="messages.0.content.0: Invalid `signature` in `thinking` block"),
+        0.2,
+    ),
+    Fault("redirected", lambda rnd: scripted.reply(307, b"", {"location": "http://127.0.0.1:9/"})),
+    Fault("html", lambda rnd: scripted.html_200()),
+    Fault("empty", lambda rnd: scripted.empty_200()),
+    Fault("half an object", lambda rnd: scripted.reply(200, b'{"choices":[', {"content-type": "application/json"})),
+    Fault("no HTTP", lambda rnd: scripted.reply(200, b"", {"content-length": "x"})),
+    Fault("error under 200", lambda rnd: scripted.error_200()),
+    Fault("dropped", lambda rnd: scripted.drop_before_reply()),
+    Fault("dropped when reused", lambda rnd: scripted.drop_when_reused()),
+    Fault("cut", lambda rnd: scripted.cut_stream(rnd.randint(0, 8)), streams_only=True),
+    Fault("cut in an event", lambda rnd: scripted.cut_stream(rnd.randint(0, 8), mid_event=True), streams_only=True),
+    Fault("reset", lambda rnd: scripted.cut_stream(rnd.randint(0, 8), reset=True), streams_only=True),
+    Fault("error in the stream", lambda rnd: scripted.error_in_stream(rnd.randint(0, 6)), streams_only=True),
+    Fault("no end marker", lambda rnd: scripted.no_terminal_marker(), streams_only=True),
+    # What is odd and whole.
+    Fault("late", lambda rnd: scripted.slow(rnd.random() * 0.1, rnd.random() * 0.01)),
+    Fault("one byte each", lambda rnd: scripted.in_chunks(rnd.randint(1, 7)), streams_only=True),
+    Fault("CRLF", lambda rnd: scripted.crlf_lines(), streams_only=True),
+    Fault("comments", lambda rnd: scripted.with_comments(), streams_only=True),
+    Fault("data over several lines", lambda rnd: scripted.multi_line_data(), streams_only=True),
+    Fault("compressed", lambda rnd: scripted.gzipped()),
+    Fault("trailers", lambda rnd: scripted.with_trailers()),
 ]
-WEIGHTS = [0.05 if name.startswith("rate limited") else 1.0 for name, _ in FAULTS]
-"""A limit keeps an account from serving for a second or two, so at full speed it must be rare."""
-STREAM_FAULTS = frozenset(
-    {"cut", "cut inside an event", "reset", "error in the stream", "no end marker", "one byte each", "CRLF", "comments"}
-)
+WEIGHTS = [fault.weight for fault in FAULTS]
 
 
 def _body(dialect: Dialect, text: str, *, streamed: bool) -> dict[str, object]:
@@ -291,6 +367,12 @@ def _read_stream(dialect: Dialect, received: bytes) -> tuple[bool, bool, str]:
     return whole, told, text
 
 
+def _account(label: str) -> tuple[str, str]:
+    """The provider and the key of an account of `_configuration`."""
+    provider, _, name = label.partition("/")
+    return provider, f"test-{provider}{name}-0000"
+
+
 async def _who_answers(http: aiohttp.ClientSession, url: str, body: dict[str, object]) -> str | None:
     async with http.post(url + PATHS["chat"], json=body) as reply:
         await reply.read()
@@ -299,6 +381,8 @@ async def _who_answers(http: aiohttp.ClientSession, url: str, body: dict[str, ob
 
 def _configuration(providers: list[ScriptedProvider], folder: Path, port: int) -> str:
     text = f'[server]\nport = {port}\napi_key = "{KEY}"\n[database]\npath = "{folder}/usage.sqlite3"\n'
+    text += f"[routing]\ndeadline_s = {DEADLINE_S}\n"
+    text += f"[upstream]\nread_timeout_s = {SILENCE_S}\nkeepalive_after_ms = {QUIET_MS}\n"
     for number, provider in enumerate(providers):
         text += f'[providers.p{number}]\nid = "p{number}"\nbase_url = "{provider.base_url}"\n'
         text += 'protocols = ["openai", "anthropic", "responses"]\n'
@@ -313,8 +397,8 @@ async def _run(seconds: float, seed: int) -> int:
     with tempfile.TemporaryDirectory(prefix="eggpool-soak-") as name:
         folder = Path(name)
         async with (
-            ScriptedProvider(default=Behaviour(then=soak.moody), models=models, remember=100) as first,
-            ScriptedProvider(default=Behaviour(then=soak.moody), models=models, remember=100) as second,
+            ScriptedProvider(default=Behaviour(then=soak.mood("p0")), models=models, remember=100) as first,
+            ScriptedProvider(default=Behaviour(then=soak.mood("p1")), models=models, remember=100) as second,
         ):
             port = _free_port()
             (folder / "config.toml").write_text(_configuration([first, second], folder, port))
@@ -324,7 +408,7 @@ async def _run(seconds: float, seed: int) -> int:
                     stdout=log, stderr=log,
                 )  # fmt: skip
             try:
-                await _drive(soak, pool.pid, f"http://127.0.0.1:{port}")
+                await _drive(soak, pool.pid, f"http://127.0.0.1:{port}", first, folder / "usage.sqlite3")
             finally:
                 pool.send_signal(signal.SIGTERM)
                 try:
@@ -335,6 +419,7 @@ async def _run(seconds: float, seed: int) -> int:
             if code != 0:
                 soak.fault(f"the pool ended with exit code {code}")
         soak.check_books(folder / "usage.sqlite3")
+        soak.check_attempts(folder / "usage.sqlite3")
         soak.check_growth()
         defects = [
             line for line in (folder / "log").read_text().splitlines() if "defect" in line or "Traceback" in line
@@ -347,7 +432,7 @@ async def _run(seconds: float, seed: int) -> int:
     return 1 if soak.faults else 0
 
 
-async def _drive(soak: Soak, pid: int, url: str) -> None:
+async def _drive(soak: Soak, pid: int, url: str, goes_away: ScriptedProvider, path: Path) -> None:
     timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
     connector = aiohttp.TCPConnector(limit=0)
     bearer = {"authorization": f"Bearer {KEY}"}
@@ -355,11 +440,33 @@ async def _drive(soak: Soak, pid: int, url: str) -> None:
         await _until_ready(http, url)
         soak.ends_at = time.monotonic() + soak.seconds
         watcher = asyncio.create_task(soak.watch(pid))
+        chaos = asyncio.create_task(_trouble(soak, goes_away, path))
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(soak.worker(http, url))
         watcher.cancel()
+        await chaos
         await soak.heal(http, url, accounts=4)
+
+
+async def _trouble(soak: Soak, goes_away: ScriptedProvider, path: Path) -> None:
+    """Now and then a provider goes away, and another program locks the database, each for a moment."""
+    while time.monotonic() + CHAOS_EVERY_S < soak.ends_at:
+        await asyncio.sleep(CHAOS_EVERY_S * soak.random.random())
+        await goes_away.unplug()
+        await asyncio.sleep(0.2)
+        await goes_away.plug_in()
+        await asyncio.sleep(CHAOS_EVERY_S * soak.random.random())
+        await asyncio.to_thread(_lock_for, path, 0.5)
+        soak.played.update(("provider gone", "file locked"))
+
+
+def _lock_for(path: Path, seconds: float) -> None:
+    """Hold the database like another program that writes to it."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        time.sleep(seconds)
+        holder.execute("ROLLBACK")
 
 
 async def _until_ready(http: aiohttp.ClientSession, url: str) -> None:

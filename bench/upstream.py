@@ -19,7 +19,7 @@ import uvloop
 
 OUTPUT_TOKENS = 200  # told in each usage block
 PLAIN_BYTES = 1_800
-MODELS = ("plain", "stream-200-0", "stream-200-20", "stream-3-2", "stream-5-2500")
+MODELS = ("plain", "stream-200-0", "stream-200-20", "stream-200-50", "stream-3-2", "stream-5-2500")
 KNOWN_MODELS = 100  # in the list, the ones above included
 
 SENT = re.compile(rb'"sent_ns":(\d+)')

@@ -32,9 +32,9 @@ from eggpool.scripted.behaviours import play
 
 AT_ONCE = 8
 PER_SECOND = 200
-ANSWERS = 400  # two seconds of them
+ANSWERS = 600  # three seconds of them
 COMMIT_INTERVAL_S = 0.1
-LATENESS_S = 0.4  # of a thread on a machine that is busy with other tests
+LATENESS_S = 1.0  # of a thread on a machine that is busy with other tests
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can limit the files of a running process")
@@ -207,5 +207,22 @@ def test_started_and_killed_at_once(tmp_path: Path) -> None:
             async with serving(tmp_path) as (running, _, _):
                 running.signal(signal.SIGTERM)
                 assert await running.ended() == 0
+
+    run(scenario)
+
+
+def test_a_file_that_is_locked_at_the_start(tmp_path: Path) -> None:
+    """A database that another program holds is told in one sentence, with exit code 1."""
+
+    async def scenario() -> None:
+        path = configure(tmp_path)
+        path.write_text(path.read_text().replace("commit_interval_ms", "busy_timeout_ms = 50\ncommit_interval_ms"))
+        assert (await ends(tmp_path, "migrate"))[0] == 0
+        holder = sqlite3.connect(tmp_path / "usage.sqlite3", isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        code, _, stderr = await ends(tmp_path, "serve")
+        holder.close()
+        assert code == 1
+        assert "is locked by another program" in one_sentence(stderr)
 
     run(scenario)

@@ -6,9 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.helpers.pool import key_of, pool_of, run
+from tests.helpers.pool import CLIENT_KEY, key_of, pool_of, run
 
-from eggpool.scripted import error, good, html_200, reply
+from eggpool.scripted import (
+    Behaviour,
+    Script,
+    Send,
+    cut_stream,
+    empty_200,
+    error,
+    error_in_stream,
+    good,
+    html_200,
+    reply,
+    reshaped,
+)
 
 FORM = (
     b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nscripted-small/alpha\r\n'
@@ -106,5 +118,79 @@ def test_counting_input_tokens(tmp_path: Path) -> None:
             status, told = await pool.answer("/v1/responses/input_tokens", body)
             assert (status, json.loads(told)["input_tokens"]) == (200, 3)
             assert (upstream.work[0].path, upstream.work[0].body) == ("/v1/responses/input_tokens", body)
+
+    run(scenario)
+
+
+COMPLETION = {"model": "scripted-small", "prompt": "say three words", "stream": True}
+
+
+def test_legacy_completions_in_a_stream(tmp_path: Path) -> None:
+    """A stream of the endpoint before chat is passed on byte for byte, and is whole with its end marker."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"one": good}) as (pool, upstream):
+            status, body = await pool.answer("/v1/completions", COMPLETION)
+            assert status == 200
+            assert body.endswith(b"data: [DONE]\n\n")
+            assert json.loads(upstream.work[0].body) == COMPLETION
+            assert (await pool.booked(1))[0].record.outcome.value == "completed"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [cut_stream(3), reshaped(lambda events: events[:3])],
+    ids=["broken", "ended"],
+)
+def test_legacy_completions_that_are_cut(tmp_path: Path, script: Script) -> None:
+    """A stream of that endpoint without its end is told as broken, and booked as an error."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"one": script}) as (pool, _):
+            status, body = await pool.answer("/v1/completions", COMPLETION)
+            assert status == 200
+            assert b"[DONE]" not in body
+            assert json.loads(body.rpartition(b"data: ")[2])["error"]["code"] == "upstream_broken"
+            assert (await pool.booked(1))[0].record.outcome.value == "error"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "script", [cut_stream(0), error_in_stream(0), html_200(), empty_200()], ids=["cut", "error", "page", "nothing"]
+)
+def test_legacy_completions_elsewhere(tmp_path: Path, script: Script) -> None:
+    """Before its first word, a stream of that endpoint is tried at another account like any other."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": script, "b": good}) as (pool, upstream):
+            status, body = await pool.answer("/v1/completions", COMPLETION)
+            assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
+            assert [request.api_key for request in upstream.work] == [key_of("a"), key_of("b")]
+
+    run(scenario)
+
+
+def test_an_answer_without_content(tmp_path: Path) -> None:
+    """A 204 comes without a body and without a length, and the connection goes on behind it."""
+
+    async def scenario() -> None:
+        deleted = (Send(b"HTTP/1.1 204 No Content\r\nx-custom: kept\r\n\r\n"),)
+        async with pool_of(tmp_path, {"one": Behaviour(good, deleted)}) as (pool, upstream):
+            created = {"model": "scripted-small", "input": "hi"}
+            _, body = await pool.answer("/v1/responses", created)
+            path = f"/v1/responses/{json.loads(body)['id']}"
+            head = f"DELETE {path} HTTP/1.1\r\nhost: pool\r\nx-api-key: {CLIENT_KEY}\r\n\r\n"
+            last = "GET /v1/healthz HTTP/1.1\r\nhost: pool\r\nconnection: close\r\n\r\n"
+            received = await pool.raw((head + last).encode())
+            first, _, rest = received.partition(b"\r\n\r\n")
+            assert first.startswith(b"HTTP/1.1 204 ")
+            assert b"x-custom: kept" in first
+            assert b"content-length" not in first.lower()
+            assert b"transfer-encoding" not in first.lower()
+            assert rest.startswith(b"HTTP/1.1 200 ")
+            assert upstream.work[-1].method == "DELETE"
 
     run(scenario)

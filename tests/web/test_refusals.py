@@ -343,3 +343,22 @@ def test_a_refusal_is_in_the_books_of_its_client(tmp_path: Path) -> None:
             assert len(await pool.booked(3)) == 3
 
     run(scenario)
+
+
+def test_strangers_are_counted(tmp_path: Path) -> None:
+    """Requests without a valid key, and those for another host, are counted and leave no row."""
+
+    async def scenario() -> None:
+        async with one(tmp_path, extra='[security]\nallowed_hosts = ["127.0.0.1"]') as (pool, _):
+            refused = [{}, {"x-api-key": "ep_wrong-key"}, BEARER | {"host": "evil.example"}]
+            for path in ("/v1/messages", "/v1/models", "/api/events"):
+                for headers in refused:
+                    async with pool.http.post(pool.url + path, data=ASK, headers=headers) as answer:
+                        assert answer.status in (401, 403, 405)
+            async with pool.get("/api/stats/summary") as answer:
+                told = await answer.json()
+            # A wrong method at a known path of the control plane is told before the key is looked at.
+            assert told["refused_at_the_door"] == 3 + 1 + 1
+            assert told["total_requests"] == 0
+
+    run(scenario)

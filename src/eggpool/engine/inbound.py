@@ -11,6 +11,9 @@ from eggpool.wire import envelope as envelopes
 from eggpool.wire.envelope import Envelope
 from eggpool.wire.forms import Form
 
+# The endpoint before Chat Completions: the same envelope, `text` instead of `delta`, and the same end of a stream.
+LEGACY_COMPLETIONS = "/completions"
+
 
 class Surface(msgspec.Struct, frozen=True):
     """Which of a provider's endpoints a request is for.
@@ -26,7 +29,7 @@ class Surface(msgspec.Struct, frozen=True):
     @property
     def answers(self) -> bool:
         """Whether replies have the dialect's own shape, so that they can be judged; others are passed as they are."""
-        return not self.below and not self.beside
+        return not self.below and self.beside in ("", LEGACY_COMPLETIONS)
 
     @property
     def counts(self) -> bool:
@@ -72,7 +75,8 @@ class Inbound(msgspec.Struct):
         """Whether usage has to be asked for on the client's behalf: chat streams report none unless asked."""
         return (
             self.surface.dialect is Dialect.CHAT
-            and self.surface.answers
+            and not self.surface.below
+            and not self.surface.beside
             and self.envelope is not None
             and self.envelope.stream
             and not envelopes.says_include_usage(self.envelope)

@@ -30,6 +30,7 @@ JSON = b"application/json"
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _OF_THE_BODY = frozenset({b"content-type", b"content-encoding", b"content-length", b"etag", b"content-md5"})
 
+NO_CONTENT = 204  # must not say how long it is (RFC 9110, 8.6)
 MAX_HELD_BYTES = 256 * 1024  # of a stream before its first content
 MAX_PLAIN_BYTES = 64 * 1024 * 1024  # of a plain reply that is held whole before it is passed on
 MAX_ERROR_BYTES = 1024 * 1024
@@ -198,7 +199,8 @@ class Judge:
             return Failure(Kind.NO_ANSWER, "The provider's reply is empty or not a JSON object.")
         if self._early():
             return Failure(Kind.NO_ANSWER, "The provider answered with a plain reply where a stream was asked for.")
-        self._head.headers.append((b"content-length", b"%d" % size))
+        if self._reply.status != NO_CONTENT:
+            self._head.headers.append((b"content-length", b"%d" % size))
         return Answer(self._head, body, note=note)
 
     def _translated(self, translation: Translation, body: bytes, *, streamed: bool) -> Answer | Failure:

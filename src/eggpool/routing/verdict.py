@@ -173,6 +173,7 @@ _BY_STATUS: dict[int, Kind] = {
     529: Kind.OVERLOADED,
 }
 
+LONGEST_WORDS = 8192  # characters of a message that are looked at
 _HTTP_STATUS = re.compile(r"[45][0-9][0-9]")
 
 _BALANCE = re.compile(
@@ -193,7 +194,7 @@ _API_USAGE = re.compile(r"reached your specified api usage limits", re.I)
 _SIGNATURE = re.compile(
     # Anthropic names the block and its field; OpenAI quotes the content between the two halves.
     r"invalid `?(?:signature|data)`? in `?(?:redacted_)?thinking`? block|thinking\.signature: field required"
-    r"|thought signature is not valid|encrypted content .{0,4096}?(?:could not be|did not match)",
+    r"|thought signature is not valid|encrypted content .{0,1024}?(?:could not be|did not match)",
     re.I | re.S,
 )
 _TOO_LONG = re.compile(
@@ -252,6 +253,7 @@ def classify(status: int, code: str, error_type: str, message: str, *, page: boo
         return kind
     if status == 200 and _HTTP_STATUS.fullmatch(code):
         status = int(code)  # OpenRouter and Gemini tell the status there
+    message = message[:LONGEST_WORDS]
     for statuses, words, told in _BY_WORDS:
         if status in statuses and words.search(message):
             return told

@@ -52,6 +52,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     avg_ttft_ms: float | None
     p50_ttft_ms: float | None
     p99_ttft_ms: float | None
+    refused_at_the_door: int = 0  # since the server began; they leave no rows
 
 
 class EventRow(msgspec.Struct, frozen=True):
@@ -119,12 +120,14 @@ def summary(
     *,
     period: str = "",
     books_lag_ms: int = 0,
+    refused_at_the_door: int = 0,
 ) -> Summary:
     """Everything that ended in the period, of one client or of all; running requests do not count.
 
     `successful` are the completed ones, `error` the failed and the interrupted; `error_rate` is their share of all,
     from 0 to 1. Latency is of completed requests; the time to the first byte is of all that got one, its percentiles
-    by nearest rank. `unpriced_requests` had tokens but no price. `period` and `books_lag_ms` are passed on.
+    by nearest rank. `unpriced_requests` had tokens but no price. What is not in the books, `period`,
+    `books_lag_ms` and `refused_at_the_door`, is passed on.
 
     The cost is a scan of the rows of the period by the index on their end, plus a sort for each percentile. Roll-ups
     by hour will replace the scan.
@@ -145,6 +148,7 @@ def summary(
     return Summary(
         period=period,
         books_lag_ms=books_lag_ms,
+        refused_at_the_door=refused_at_the_door,
         error_rate=values["error_requests"] / total if total else 0.0,
         total_cost_microdollars=(values["total_cost_nanodollars"] + 500) // 1000,
         p50_ttft_ms=percentile(50),

@@ -1,5 +1,7 @@
 """Who may call: client keys, allowed hosts, the caller's address. Tiny, in constant time, without a database.
 
+Who is refused here is a stranger: counted, and not booked, because anybody could fill a disk so.
+
 Keys are compared by their SHA-256: a key has 256 random bits, so a slow hash would guard nothing and cost each request.
 """
 
@@ -19,9 +21,10 @@ DEFAULT_CLIENT = "default"
 
 
 class Access:
-    """The rules of one configuration."""
+    """The rules of one configuration. `refused` is how many requests they have kept out."""
 
     def __init__(self, config: Config) -> None:
+        self.refused = 0
         self._clients: dict[bytes, str] = {
             bytes.fromhex(client.key_hash.removeprefix("sha256:")): client.name for client in config.clients
         }
@@ -36,6 +39,7 @@ class Access:
         """The name of the client whose key came with a request. Raises Unauthorized."""
         key = presented_key(headers)
         if key is None:
+            self.refused += 1
             raise Unauthorized("This pool needs a key: send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
         digest = _digest(key)
         found: str | None = None
@@ -43,6 +47,7 @@ class Access:
             if hmac.compare_digest(known, digest):
                 found = name
         if found is None:
+            self.refused += 1
             raise Unauthorized("The key is not one of this pool; 'eggpool getkey' prints the right one.")
         return found
 
@@ -53,6 +58,7 @@ class Access:
         host = _first(headers, b"host").decode("latin-1").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if host not in self._hosts and name not in self._hosts:
+            self.refused += 1
             raise HostNotAllowed("The Host header of this request is not among [security] allowed_hosts.")
 
     def address(self, peer: str, headers: Headers) -> str:

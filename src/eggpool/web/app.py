@@ -69,7 +69,7 @@ class Routes:
         self._models = ModelsApi(runtime.pool)
         self._health = HealthApi(runtime.pool, runtime.database)
         self._ledger, self._clock = runtime.ledger, runtime.clock
-        statistics = StatsApi(runtime.database, runtime.clock)
+        statistics = StatsApi(runtime.database, runtime.clock, self._access)
         insight = InsightApi(runtime)
         self._open: dict[str, Callable[[], Answer]] = {
             "/v1/healthz": self._health.live,

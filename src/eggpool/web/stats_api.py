@@ -7,6 +7,7 @@ from eggpool.errors import BadRequest
 from eggpool.store import stats
 from eggpool.store.db import Database
 from eggpool.store.period import parse_period
+from eggpool.web.access import Access
 
 DEFAULT_PERIOD = "24h"
 DEFAULT_EVENTS = 100
@@ -15,8 +16,9 @@ DEFAULT_EVENTS = 100
 class StatsApi:
     """The readers of the books."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, access: Access) -> None:
         self._database = database
+        self._access = access
         self._clock = clock
 
     async def summary(self, query: dict[str, str]) -> stats.Summary:
@@ -28,7 +30,15 @@ class StatsApi:
         lag_ms = self._database.lag_ms
         # The last instant belongs to the answer: what has ended just now is what the caller wants to see.
         return await self._database.read(
-            lambda conn: stats.summary(conn, since_ms, until_ms + 1, client=client, period=period, books_lag_ms=lag_ms)
+            lambda conn: stats.summary(
+                conn,
+                since_ms,
+                until_ms + 1,
+                client=client,
+                period=period,
+                books_lag_ms=lag_ms,
+                refused_at_the_door=self._access.refused,
+            )
         )
 
     async def events(self, query: dict[str, str]) -> dict[str, object]:

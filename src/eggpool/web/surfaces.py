@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from eggpool.domain import Dialect
-from eggpool.engine.inbound import Surface
+from eggpool.engine.inbound import LEGACY_COMPLETIONS, Surface
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ _EXACT: dict[str, Route] = {
     "/v1/responses": Route(Surface(Dialect.RESPONSES)),
     "/v1/responses/input_tokens": Route(Surface(Dialect.RESPONSES, below="/input_tokens")),
     "/v1/embeddings": Route(Surface(Dialect.CHAT, beside="/embeddings")),
-    "/v1/completions": Route(Surface(Dialect.CHAT, beside="/completions")),
+    "/v1/completions": Route(Surface(Dialect.CHAT, beside=LEGACY_COMPLETIONS)),
     "/v1/rerank": Route(Surface(Dialect.CHAT, beside="/rerank")),
 }
 
