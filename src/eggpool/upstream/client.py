@@ -13,7 +13,7 @@ import ipaddress
 import os
 import ssl
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 import msgspec
@@ -36,6 +36,8 @@ _JOINED_BYTES = 16 * 1024  # of a body, which is cheaper to copy behind its head
 _SLICE_BYTES = 256 * 1024
 _MAX_HEADER_LINE_BYTES = 64 * 1024
 _READ_BUFFER_BYTES = 64 * 1024
+_NO_CONTENT_TYPE = CIMultiDict({hdrs.CONTENT_TYPE: None})
+_NO_TIMER = aiohttp.helpers.TimerNoop()
 _PROXY_ERRORS = (ProxyConnectionError, ProxyError, ProxyTimeoutError)
 
 
@@ -106,38 +108,43 @@ class _Request(aiohttp.ClientRequest):
     Their values may hold bytes that are no UTF-8, which aiohttp itself cannot write.
     """
 
-    _skip_auto_headers = CIMultiDict({hdrs.CONTENT_TYPE: None})
-
-    def update_headers(self, headers: Any) -> None:
-        """Take the headers; Host comes first, unless they name another one."""
-        self.headers = CIMultiDict([(hdrs.HOST, self.url.host_port_subcomponent or ""), *headers])
-        if len(self.headers.getall(hdrs.HOST)) > 1:
-            super().update_headers(headers)
-
-    def update_auto_headers(self, skip_auto_headers: object) -> None:
-        """Add none."""
-
-    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
-        """Take the body, a `_Body` or None."""
-        self._body = body
-        if (body is not None or self.method not in self.GET_METHODS) and hdrs.CONTENT_LENGTH not in self.headers:
-            self.headers[hdrs.CONTENT_LENGTH] = "0" if body is None else str(body.size)
+    def __init__(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+        # Not by the base class, which goes through all that a request might have: none of these has any of it.
+        self.method = call.method
+        self.url = self.original_url = call.url
+        self.loop = loop
+        self.version = aiohttp.http.HttpVersion11
+        self.response_class = aiohttp.ClientResponse
+        self.chunked = self.compress = self.length = None
+        self.proxy = self.proxy_auth = self.proxy_headers = self.server_hostname = None
+        self._session = None  # type: ignore[assignment] # which the base class allows too
+        self._ssl = True
+        self._timer = _NO_TIMER
+        self._traces = []
+        self._skip_auto_headers = _NO_CONTENT_TYPE
+        self.bytes = call.body or b""
+        if len(self.bytes) > _AT_ONCE_BYTES:
+            self._body = _Body(self.bytes)
+        headers = self.headers = CIMultiDict([(hdrs.HOST, call.url.host_port_subcomponent or ""), *call.headers])
+        if len(hosts := headers.getall(hdrs.HOST)) > 1:
+            headers[hdrs.HOST] = hosts[-1]
+        if (call.body is not None or call.method not in self.GET_METHODS) and hdrs.CONTENT_LENGTH not in headers:
+            headers[hdrs.CONTENT_LENGTH] = str(len(self.bytes))
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Hand head and body to the connection, in one go unless the body is long: a task for it would cost more."""
         protocol, transport = conn.protocol, conn.transport
-        body: bytes = b"" if self._body is None else self._body._value
         if protocol is None or transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("the connection was closed")
-        if len(body) > _AT_ONCE_BYTES or protocol.writing_paused:
+        if self._body is not None:
             return await super().send(conn)
         writer = aiohttp.http.StreamWriter(protocol, self.loop)
         await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
         head = unmarked(writer._headers_buf or b"")
-        if len(body) <= _JOINED_BYTES:
-            transport.write(head + body)
+        if len(self.bytes) <= _JOINED_BYTES:
+            transport.write(head + self.bytes)
         else:
-            transport.writelines((head, body))
+            transport.writelines((head, self.bytes))
         return aiohttp.ClientResponse(
             self.method,
             self.url,
@@ -162,9 +169,7 @@ class _Request(aiohttp.ClientRequest):
 
 async def _answer(own: aiohttp.TCPConnector, call: Call, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientResponse:
     """Send a request over a connection of that connector, and wait for the head of the answer."""
-    request = _Request(
-        call.method, call.url, headers=call.headers, data=None if call.body is None else _Body(call.body), loop=loop
-    )
+    request = _Request(call, loop)
     try:
         connection = await own.connect(request, [], _connect_within(call.connect_timeout_s))
     except TimeoutError as error:
