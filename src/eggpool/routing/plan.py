@@ -55,17 +55,6 @@ class Choice(msgspec.Struct, frozen=True):
     load: float  # requests in flight by weight
     last_used: float
 
-    @property
-    def order(self) -> tuple[bool, int, float, float, str]:
-        """What the choices are sorted by."""
-        return (
-            self.last_resort,
-            -self.candidate.routing_priority,
-            self.load,
-            self.last_used,
-            self.candidate.account,
-        )
-
 
 class Plan(msgspec.Struct, frozen=True):
     """Every account of the offer once: to be tried in this order, or refused with a reason.
@@ -90,20 +79,27 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
     back_s: list[float] = []
     for candidate in offer.candidates:
         account = view.accounts[candidate.account]
-        reason, until = _refusal(view, account, candidate, demand, now)
+        rests = _rests(view, candidate)
+        reason, until = _refusal(account, candidate, demand, rests, now)
         if reason is not None:
             back_s += [] if until is None else [until - now]
             until_ms = None if until is None else now_ms + round((until - now) * 1000)
             refused.append(Refusal(candidate.account, reason, until_ms))
             continue
         load = account.in_flight / account.weight
-        choices.append(Choice(candidate, _guessed_bad(view, candidate, now), load, account.last_used))
-    choices.sort(key=lambda choice: choice.order)
+        choices.append(Choice(candidate, _guessed_bad(rests, now), load, account.last_used))
+    choices.sort(key=_order)
     return Plan(tuple(choices), tuple(refused), min(back_s, default=None))
 
 
+def _order(choice: Choice) -> tuple[bool, int, float, float, str]:
+    """What the choices are sorted by."""
+    candidate = choice.candidate
+    return choice.last_resort, -candidate.routing_priority, choice.load, choice.last_used, candidate.account
+
+
 def _refusal(
-    view: View, account: AccountView, candidate: Candidate, demand: Demand, now: float
+    account: AccountView, candidate: Candidate, demand: Demand, rests: list[Rest], now: float
 ) -> tuple[str | None, float | None]:
     """The reason that rules an account out, and when it ends; (None, None) when nothing does."""
     if demand.dialect not in candidate.dialects:
@@ -112,7 +108,7 @@ def _refusal(
         return "pinned_elsewhere", None
     words = [
         (rest.until if stands == "resting" else max(rest.until, now + TRIAL_S), rest.kind)
-        for rest in _rests(view, candidate)
+        for rest in rests
         if rest.on_providers_word and (stands := status(rest, now)) in ("resting", "trial")
     ]
     if words:
@@ -123,8 +119,8 @@ def _refusal(
     return None, None
 
 
-def _guessed_bad(view: View, candidate: Candidate, now: float) -> bool:
-    return any(status(rest, now) in ("resting", "trial") for rest in _rests(view, candidate))
+def _guessed_bad(rests: list[Rest], now: float) -> bool:
+    return bool(rests) and any(status(rest, now) in ("resting", "trial") for rest in rests)
 
 
 def _rests(view: View, candidate: Candidate) -> list[Rest]:
