@@ -20,6 +20,7 @@ import msgspec
 from aiohttp import hdrs
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_writer import _serialize_headers
 from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from multidict import CIMultiDict
 from yarl import URL
@@ -192,9 +193,7 @@ async def _answer(
         body = call.body or b""
         if len(body) > _AT_ONCE_BYTES:
             return await _answer_to_long(request, body, connection)
-        writer = aiohttp.http.StreamWriter(protocol, loop)
-        await writer.write_headers(f"{call.method} {call.url.raw_path_qs} HTTP/1.1", request.headers)
-        head = unmarked(writer._headers_buf or b"")
+        head = unmarked(_serialize_headers(f"{call.method} {call.url.raw_path_qs} HTTP/1.1", request.headers))
         if len(body) <= _JOINED_BYTES:
             transport.write(head + body)
         else:
