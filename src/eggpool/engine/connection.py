@@ -158,6 +158,10 @@ class Connection(HttpToolsProtocol):
             "extensions": {CONNECTION: {"connection": self}},
         }
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header."""
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """The header block is there: start the request, unless it cannot be taken."""
         self._in_headers = False
@@ -373,6 +377,8 @@ class Connection(HttpToolsProtocol):
                 length = int(value)  # the parser refuses a second one, and what is not a number
             elif name == b"transfer-encoding":
                 encodings.append(value.strip().lower())
+            elif name == b"expect":
+                self.expect_100_continue = self.expect_100_continue or value.lower() == b"100-continue"
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             return 0, False, b"A request needs exactly one Host header."
         if method == b"CONNECT":

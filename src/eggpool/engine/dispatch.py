@@ -156,6 +156,11 @@ class Exchange:
         """Whether something of ours may stand at this place of the answer."""
         return not isinstance(self._relay, StreamRelay) or not self._relay.inside_event
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether the client has been given the whole answer, so that nothing is left to be read."""
+        return not self._held and self._stage in (_Stage.COMPLETE, _Stage.BROKEN, _Stage.REFUSED)
+
     def answered_early(self) -> None:
         """The client has had a 200 before any account answered: whatever follows, that is the status that it saw."""
         self._early = True

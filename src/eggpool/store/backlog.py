@@ -83,7 +83,8 @@ class Backlog:
             # Another account has the request now; it has waited as long as before.
             self._begun[fact.record.id] = Waiting(earlier.number, earlier.at, fact)
             return
-        while self._is_full(fact.size):
+        size = fact.size
+        while self._count >= self._max_facts or self._bytes + size > self._max_bytes:
             if not self._others:
                 self.losses.add(fact)
                 return
@@ -91,7 +92,7 @@ class Backlog:
             self._left(oldest)
             self.losses.add(oldest.fact)
         self._count += 1
-        self._bytes += fact.size
+        self._bytes += size
         if isinstance(fact, Begun):
             self._begun[fact.record.id] = item
         else:
@@ -100,9 +101,6 @@ class Backlog:
     def _left(self, item: Waiting) -> None:
         self._count -= 1
         self._bytes -= item.fact.size
-
-    def _is_full(self, size: int) -> bool:
-        return self._count >= self._max_facts or self._bytes + size > self._max_bytes
 
     def take(self, count: int) -> list[Waiting]:
         """The oldest facts, at most `count` of each kind."""

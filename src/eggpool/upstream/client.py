@@ -13,12 +13,14 @@ import ipaddress
 import os
 import ssl
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 import msgspec
 from aiohttp import hdrs
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_writer import _serialize_headers
 from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from multidict import CIMultiDict
 from yarl import URL
@@ -36,6 +38,8 @@ _JOINED_BYTES = 16 * 1024  # of a body, which is cheaper to copy behind its head
 _SLICE_BYTES = 256 * 1024
 _MAX_HEADER_LINE_BYTES = 64 * 1024
 _READ_BUFFER_BYTES = 64 * 1024
+_NO_CONTENT_TYPE = CIMultiDict({hdrs.CONTENT_TYPE: None})
+_NO_TIMER = aiohttp.helpers.TimerNoop()
 _PROXY_ERRORS = (ProxyConnectionError, ProxyError, ProxyTimeoutError)
 
 
@@ -78,7 +82,7 @@ class Client:
             if note.failed or isinstance(error, aiohttp.ClientError):
                 raise ConnectFailed(f"No connection to {_place(call.url)} within the time-out.") from error
             raise UpstreamTimeout("The provider did not answer within the header time-out.", phase="headers") from error
-        except (aiohttp.ClientError, OSError, ValueError, *_PROXY_ERRORS) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, *_PROXY_ERRORS) as error:
             raise _translated(error, call.url, note) from error
         finally:
             CONNECTING.reset(token)
@@ -106,50 +110,25 @@ class _Request(aiohttp.ClientRequest):
     Their values may hold bytes that are no UTF-8, which aiohttp itself cannot write.
     """
 
-    _skip_auto_headers = CIMultiDict({hdrs.CONTENT_TYPE: None})
-
-    def update_headers(self, headers: Any) -> None:
-        """Take the headers; Host comes first, unless they name another one."""
-        self.headers = CIMultiDict([(hdrs.HOST, self.url.host_port_subcomponent or ""), *headers])
-        if len(self.headers.getall(hdrs.HOST)) > 1:
-            super().update_headers(headers)
-
-    def update_auto_headers(self, skip_auto_headers: object) -> None:
-        """Add none."""
-
-    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
-        """Take the body, a `_Body` or None."""
-        self._body = body
-        if (body is not None or self.method not in self.GET_METHODS) and hdrs.CONTENT_LENGTH not in self.headers:
-            self.headers[hdrs.CONTENT_LENGTH] = "0" if body is None else str(body.size)
-
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        """Hand head and body to the connection, in one go unless the body is long: a task for it would cost more."""
-        protocol, transport = conn.protocol, conn.transport
-        body: bytes = b"" if self._body is None else self._body._value
-        if protocol is None or transport is None or transport.is_closing():
-            raise aiohttp.ClientConnectionResetError("the connection was closed")
-        if len(body) > _AT_ONCE_BYTES or protocol.writing_paused:
-            return await super().send(conn)
-        writer = aiohttp.http.StreamWriter(protocol, self.loop)
-        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
-        head = unmarked(writer._headers_buf or b"")
-        if len(body) <= _JOINED_BYTES:
-            transport.write(head + body)
-        else:
-            transport.writelines((head, body))
-        return aiohttp.ClientResponse(
-            self.method,
-            self.url,
-            writer=None,
-            continue100=None,
-            timer=self._timer,
-            request_info=self.request_info,
-            traces=[],
-            loop=self.loop,
-            session=self._session,
-            stream_writer=writer,
-        )
+    def __init__(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+        # Not by the base class, which goes through all that a request might have: none of these has any of it.
+        self.method = call.method
+        self.url = self.original_url = call.url
+        self.loop = loop
+        self.version = aiohttp.http.HttpVersion11
+        self.response_class = aiohttp.ClientResponse
+        self.chunked = self.compress = self.length = None
+        self.proxy = self.proxy_auth = self.proxy_headers = self.server_hostname = None
+        self._session = None  # type: ignore[assignment] # which the base class allows too
+        self._ssl = True
+        self._timer = _NO_TIMER
+        self._traces = []
+        self._skip_auto_headers = _NO_CONTENT_TYPE
+        headers = self.headers = CIMultiDict([(hdrs.HOST, call.url.host_port_subcomponent or ""), *call.headers])
+        if len(hosts := headers.getall(hdrs.HOST)) > 1:
+            headers[hdrs.HOST] = hosts[-1]
+        if (call.body is not None or call.method not in self.GET_METHODS) and hdrs.CONTENT_LENGTH not in headers:
+            headers[hdrs.CONTENT_LENGTH] = str(len(call.body or b""))
 
     async def write_bytes(
         self, writer: AbstractStreamWriter, conn: aiohttp.connector.Connection, content_length: int | None = None
@@ -160,18 +139,48 @@ class _Request(aiohttp.ClientRequest):
         await super().write_bytes(writer, conn, content_length)
 
 
-async def _answer(own: aiohttp.TCPConnector, call: Call, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientResponse:
+class _Answer:
+    """The head of a reply, and its body on its connection: what a `Reply` reads of aiohttp's own class."""
+
+    __slots__ = ("_connection", "content", "headers", "raw_headers", "status")
+
+    def __init__(
+        self,
+        connection: aiohttp.connector.Connection,
+        message: aiohttp.http.RawResponseMessage,
+        content: aiohttp.StreamReader,
+    ) -> None:
+        self._connection = connection
+        self.status = message.code
+        self.headers = message.headers
+        self.raw_headers = message.raw_headers
+        self.content = content
+        content.on_eof(self._read_to_its_end)
+
+    def close(self) -> None:
+        """Close the connection, unless the whole body has come."""
+        if self.content.exception() is None:
+            self.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
+        self._connection.close()
+
+    def _read_to_its_end(self) -> None:
+        protocol = self._connection.protocol
+        if protocol is not None and not protocol.upgraded:
+            self._connection.release()
+
+
+async def _answer(
+    own: aiohttp.TCPConnector, call: Call, loop: asyncio.AbstractEventLoop
+) -> _Answer | aiohttp.ClientResponse:
     """Send a request over a connection of that connector, and wait for the head of the answer."""
-    request = _Request(
-        call.method, call.url, headers=call.headers, data=None if call.body is None else _Body(call.body), loop=loop
-    )
+    request = _Request(call, loop)
     try:
         connection = await own.connect(request, [], _connect_within(call.connect_timeout_s))
     except TimeoutError as error:
         raise aiohttp.ConnectionTimeoutError from error
     try:
-        protocol = connection.protocol
-        if protocol is None:
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("the connection was closed")
         protocol.set_response_params(
             skip_payload=call.method == hdrs.METH_HEAD,
@@ -181,14 +190,33 @@ async def _answer(own: aiohttp.TCPConnector, call: Call, loop: asyncio.AbstractE
             max_line_size=_MAX_HEADER_LINE_BYTES,
             max_field_size=_MAX_HEADER_LINE_BYTES,
         )
-        response = await request.send(connection)
-        try:
-            return await response.start(connection)
-        except BaseException:
-            response.close()
-            raise
+        body = call.body or b""
+        if len(body) > _AT_ONCE_BYTES:
+            return await _answer_to_long(request, body, connection)
+        head = unmarked(_serialize_headers(f"{call.method} {call.url.raw_path_qs} HTTP/1.1", request.headers))
+        if len(body) <= _JOINED_BYTES:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+        while True:
+            message, content = await protocol.read()
+            if message.code >= 200 or message.code == 101:
+                return _Answer(connection, message, content)
     except BaseException:
         connection.close()
+        raise
+
+
+async def _answer_to_long(
+    request: _Request, body: bytes, connection: aiohttp.connector.Connection
+) -> aiohttp.ClientResponse:
+    """The same for a body that is written slice by slice, by a task of aiohttp's own that its response owns."""
+    request._body = _Body(body)
+    response = await request.send(connection)
+    try:
+        return await response.start(connection)
+    except BaseException:
+        response.close()
         raise
 
 
@@ -225,7 +253,7 @@ class Reply:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        response: _Answer | aiohttp.ClientResponse,
         loop: asyncio.AbstractEventLoop,
         note: Connecting,
         idle_timeout_s: float,
@@ -250,7 +278,7 @@ class Reply:
         self._phase: Phase = "idle"
         self._limit_s = idle_timeout_s
         self._since: float | None = None
-        self._timer = loop.call_later(idle_timeout_s, self._look)
+        self._timer: asyncio.TimerHandle | None = None  # until something is waited for: most replies are there at once
 
     def header(self, name: str) -> str | None:
         """A header's first value; `name` in lower case."""
@@ -266,7 +294,8 @@ class Reply:
         self._phase = phase
         self._limit_s = seconds
         self._since = self._loop.time() if phase == "first_event" else None
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._look)
 
     async def read(self) -> bytes:
@@ -274,6 +303,8 @@ class Reply:
         while True:
             if self._phase == "idle":
                 self._since = self._loop.time()
+            if self._timer is None and not self._content.is_eof():
+                self._timer = self._loop.call_later(self._limit_s, self._look)
             try:
                 chunk = await _next_bytes(self._content)
             except UpstreamError:
@@ -304,7 +335,8 @@ class Reply:
 
     def _end(self) -> None:
         self._ended = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _look(self) -> None:
         """One timer for a whole reply, moved on when it fires too early: cheaper than one for each chunk."""
@@ -387,7 +419,7 @@ def _translated(error: Exception, url: URL, note: Connecting) -> UpstreamError:
         return ConnectFailed(
             f"Nothing was sent to {_place(url)}: the URL, a header or the outbound proxy is not valid."
         )
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, HttpProcessingError | aiohttp.ClientResponseError):
         return UpstreamBroken("The provider's answer is not valid HTTP.")
     # A beginning of an answer stands in the message; such a request is not repeated as if it had never arrived.
     begun = isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 HOP_BY_HOP = frozenset(
     {
@@ -56,6 +57,7 @@ _OF_A_DIALECT = (b"anthropic-", b"openai-", b"x-openai-", b"x-stainless-", b"x-c
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MASK = b"***"
+KEPT_NAMES = 200  # for which it is known whether they cross; all that agents and providers use in a day are fewer
 
 # Bytes of values that are no UTF-8 travel as characters at the end of the last private plane, above all others.
 _MARKS = 0x10FF00
@@ -77,12 +79,9 @@ def towards_provider(
     received = list(received)
     nominated = _nominated(received)
     crossing = [
-        (name.decode("latin-1"), _text(value))
+        (name.decode("latin-1"), value.decode("ascii") if value.isascii() else _text(value))
         for name, value in received
-        if name not in _NOT_UPSTREAM
-        and name not in replaced
-        and name not in nominated
-        and not name.startswith(_NOT_UPSTREAM_PREFIXES)
+        if _goes_up(name) and name not in replaced and name not in nominated
     ]
     kept = {name for name, _ in crossing}
     crossing.append(("accept-encoding", "identity"))
@@ -113,13 +112,20 @@ def towards_client(
     return [
         (name, hide(value, secrets))
         for name, value in received
-        if name not in _NOT_BACK
-        and name not in redacted
-        and name not in nominated
-        and not name.startswith(_NOT_BACK_PREFIXES)
-        and _NAME.fullmatch(name)
-        and not _UNSENDABLE.search(value)
+        if _comes_back(name) and name not in redacted and name not in nominated and not _UNSENDABLE.search(value)
     ]
+
+
+@lru_cache(maxsize=KEPT_NAMES)
+def _goes_up(name: bytes) -> bool:
+    """Whether providers may get a header of that name."""
+    return name not in _NOT_UPSTREAM and not name.startswith(_NOT_UPSTREAM_PREFIXES)
+
+
+@lru_cache(maxsize=KEPT_NAMES)
+def _comes_back(name: bytes) -> bool:
+    """Whether clients may get a header of that name, and HTTP allows it."""
+    return name not in _NOT_BACK and not name.startswith(_NOT_BACK_PREFIXES) and _NAME.fullmatch(name) is not None
 
 
 def hide(text: bytes, secrets: Iterable[bytes]) -> bytes:
@@ -132,8 +138,6 @@ def hide(text: bytes, secrets: Iterable[bytes]) -> bytes:
 
 def _text(value: bytes) -> str:
     """A header's value for a client that writes UTF-8: what is none has a mark for each byte, see `unmarked`."""
-    if value.isascii():
-        return value.decode("ascii")
     try:
         text = value.decode()
     except UnicodeDecodeError:

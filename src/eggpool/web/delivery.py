@@ -30,6 +30,7 @@ class Delivery:
         "_codec",
         "_connection",
         "_early",
+        "_ended",
         "_exchange",
         "_gone",
         "_last",
@@ -56,6 +57,7 @@ class Delivery:
         self._timer: asyncio.TimerHandle | None = None
         self._last = 0.0
         self._early = False  # the client has the head of a stream, but no account has answered yet
+        self._ended = False  # the client has the end of the answer too
         self._gone = False
 
     async def run(self) -> None:
@@ -71,7 +73,8 @@ class Delivery:
                 await self._tell_error(head)
             else:
                 await self._pass_on(head)
-            await self._send({"type": "http.response.body", "body": b""})
+            if not self._ended:
+                await self._send({"type": "http.response.body", "body": b""})
         except (RequestRefused, CannotServe) as error:
             if not self._early:
                 raise
@@ -100,7 +103,8 @@ class Delivery:
             await send({"type": "http.response.start", "status": head.status, "headers": head.headers + self._own})
         while piece := await exchange.read():
             self._last = self._loop.time()
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._ended = exchange.handed_over
+            await send({"type": "http.response.body", "body": piece, "more_body": not self._ended})
 
     async def _tell_error(self, head: Head) -> None:
         """A provider's error, for a client that has had the head of a stream."""

@@ -14,6 +14,7 @@ import msgspec
 from eggpool.errors import BadRequest
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXT = msgspec.json.Decoder(str)
 _WHITE_SPACE = re.compile(rb"[ \t\n\r]*")
 # Possessive, so that a key of megabytes leaves nothing behind to come back to.
 _KEY = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
@@ -201,7 +202,7 @@ def _model(members: dict[str, msgspec.Raw]) -> str:
     if raw is None:
         raise BadRequest("The request names no model; set the field model.", param="model")
     try:
-        model = msgspec.json.decode(raw, type=str)
+        model = _TEXT.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The field model must be a text.", param="model") from None
     if _CONTROL.search(model):
