@@ -63,6 +63,8 @@ TOKENS_PER_S = (40, 110)
 FIRST_TOKEN_S = (0.5, 5.0)
 HOURS = (0.05,) * 7 + (0.3, 0.7) + (1.0,) * 9 + (0.6, 0.4, 0.4, 0.3, 0.2, 0.1)  # weight of each hour of a day, UTC
 WEEKEND = 0.35
+DAYS_DIFFER = (0.3, 1.0)  # standard deviation of the logarithm of a day's work: some days are busy, some are quiet
+DAY_OFF = (0.0, 0.15)
 
 # Failures.
 OUTAGES_PER_WEEK = (0.0, 2.5)  # of an account
@@ -279,8 +281,10 @@ def _conversations(
     chance: random.Random, prices: Prices, demand: float, ends_ms: int
 ) -> tuple[list[Conversation], float]:
     days = (ends_ms - STARTS_MS) // DAY_MS
+    differ, off = chance.uniform(*DAYS_DIFFER), chance.uniform(*DAY_OFF)
+    busy = [0.02 if chance.random() < off else chance.lognormvariate(0.0, differ) for _ in range(days)]
     weights = [
-        HOURS[hour] * (WEEKEND if (STARTS_MS // DAY_MS + day + 3) % 7 >= SATURDAY else 1.0)
+        HOURS[hour] * busy[day] * (WEEKEND if (STARTS_MS // DAY_MS + day + 3) % 7 >= SATURDAY else 1.0)
         for day in range(days)
         for hour in range(HOURS_IN_DAY)
     ]
