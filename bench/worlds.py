@@ -20,17 +20,21 @@ METERED_ACCOUNTS = (1, 2)  # behind the plans, where a world has any
 DEMAND = (1.0, 1.25)  # of what the plans hold, when each conversation stays where its cache is
 DEMAND_EQUAL = (0.4, 0.9)  # in worlds of equal accounts
 
-# Plans: five hours, a week, sometimes a month, each in one unit; limits as multiples of the five-hour one.
+# Plans, as they are sold: five hours and a week (coding plans), a day (compute subscriptions), a month (credits). Each
+# counts in one unit; longer limits are multiples of shorter ones.
+PLANS = (("five hours", 0.5), ("day", 0.25), ("month", 0.25))
 FIVE_HOUR_DOLLARS = (3.0, 12.0)
 WEEK_PER_FIVE_HOURS = (2.5, 8.0)
 MONTH_PER_WEEK = (2.0, 4.0)
 HAS_MONTH = 0.4
+DAY_DOLLARS = (1.0, 6.0)
+MONTH_PER_DAY = (12.0, 25.0)
 FIVE_HOUR_ROLLS = 0.3  # else a block that begins at the first use
 WEEK_KINDS = ((WindowKind.ANCHORED, 0.5), (WindowKind.ROLLING, 0.25), (WindowKind.BLOCK, 0.25))
 UNITS = ((QuotaUnit.MONEY, 0.75), (QuotaUnit.TOKENS, 0.1), (QuotaUnit.REQUESTS, 0.15))
 
-# When a world begins, longer windows are under way, used at an even pace (give or take), so that what the plans hold over
-# its time is what their limits let through: no gift of whole periods at the start.
+# When a world begins, longer windows are under way, used at an even pace (give or take), so that what the plans hold
+# over its time is what their limits let through: no gift of whole periods at the start.
 USED_BEFORE = (0.8, 1.0)  # of the share of the period that is over; of a rolling window, of the limit
 
 # What the pool knows of a plan: its windows beforehand, through a meter, or neither.
@@ -63,6 +67,8 @@ TOKENS_PER_S = (40, 110)
 FIRST_TOKEN_S = (0.5, 5.0)
 HOURS = (0.05,) * 7 + (0.3, 0.7) + (1.0,) * 9 + (0.6, 0.4, 0.4, 0.3, 0.2, 0.1)  # weight of each hour of a day, UTC
 WEEKEND = 0.35
+DAYS_DIFFER = (0.3, 1.0)  # standard deviation of the logarithm of a day's work: some days are busy, some are quiet
+DAY_OFF = (0.0, 0.15)
 
 # Failures.
 OUTAGES_PER_WEEK = (0.0, 2.5)  # of an account
@@ -212,20 +218,8 @@ def ideal_cost(prices: Prices, turn: Turn) -> float:
 def _plan(chance: random.Random, number: int, usual: _Usual, ends_ms: int) -> AccountFacts:
     unit = _pick(chance, UNITS)
     scale = {QuotaUnit.MONEY: 1.0, QuotaUnit.TOKENS: usual.tokens / usual.dollars}.get(unit, 1 / usual.dollars)
-    five_hours = chance.uniform(*FIVE_HOUR_DOLLARS) * scale
-    week = five_hours * chance.uniform(*WEEK_PER_FIVE_HOURS)
-    block = WindowKind.ROLLING if chance.random() < FIVE_HOUR_ROLLS else WindowKind.BLOCK
-    week_kind = _pick(chance, WEEK_KINDS)
-    second = chance.randrange(24) * 3600
-    windows = [
-        WindowFacts("five_hour", block, unit, five_hours, 5 * HOUR_MS),
-        WindowFacts("weekly", week_kind, unit, week, 7 * DAY_MS, "week", chance.randrange(7), second),
-    ]
-    if chance.random() < HAS_MONTH:
-        month = week * chance.uniform(*MONTH_PER_WEEK)
-        day = chance.randint(1, 31)
-        windows.append(WindowFacts("monthly", WindowKind.ANCHORED, unit, month, 30 * DAY_MS, "month", day, second))
-    windows = [windows[0], *(_under_way(chance, window) for window in windows[1:])]
+    windows = _sold(chance, unit, scale)
+    windows = [one if one.name == "five_hour" else _under_way(chance, one) for one in windows]
     known = chance.random() < KNOWN_BEFOREHAND
     has_meter = chance.random() < (METER_IF_KNOWN if known else METER_IF_UNKNOWN)
     return AccountFacts(
@@ -239,6 +233,34 @@ def _plan(chance: random.Random, number: int, usual: _Usual, ends_ms: int) -> Ac
         outages=_outages(chance, ends_ms),
         error_rate=chance.uniform(*ERROR_RATE),
     )
+
+
+def _sold(chance: random.Random, unit: QuotaUnit, scale: float) -> list[WindowFacts]:
+    """The windows of a plan; `scale` is what a dollar is in its unit."""
+    sold = _pick(chance, PLANS)
+    second = chance.randrange(24) * 3600
+    windows: list[WindowFacts] = []
+    if sold == "five hours":
+        five_hours = chance.uniform(*FIVE_HOUR_DOLLARS) * scale
+        month = five_hours * chance.uniform(*WEEK_PER_FIVE_HOURS)
+        block = WindowKind.ROLLING if chance.random() < FIVE_HOUR_ROLLS else WindowKind.BLOCK
+        week_kind = _pick(chance, WEEK_KINDS)
+        windows = [
+            WindowFacts("five_hour", block, unit, five_hours, 5 * HOUR_MS),
+            WindowFacts("weekly", week_kind, unit, month, 7 * DAY_MS, "week", chance.randrange(7), second),
+        ]
+        month *= chance.uniform(*MONTH_PER_WEEK)
+    else:
+        day = chance.uniform(*DAY_DOLLARS) * scale
+        if sold == "day":
+            windows = [WindowFacts("daily", WindowKind.ANCHORED, unit, day, DAY_MS, "day", 0, second)]
+        month = day * chance.uniform(*MONTH_PER_DAY)
+    if sold == "month" or chance.random() < HAS_MONTH:
+        day_of_month = chance.randint(1, 31)
+        windows.append(
+            WindowFacts("monthly", WindowKind.ANCHORED, unit, month, 30 * DAY_MS, "month", day_of_month, second)
+        )
+    return windows
 
 
 def _under_way(chance: random.Random, window: WindowFacts) -> WindowFacts:
@@ -279,8 +301,10 @@ def _conversations(
     chance: random.Random, prices: Prices, demand: float, ends_ms: int
 ) -> tuple[list[Conversation], float]:
     days = (ends_ms - STARTS_MS) // DAY_MS
+    differ, off = chance.uniform(*DAYS_DIFFER), chance.uniform(*DAY_OFF)
+    busy = [0.02 if chance.random() < off else chance.lognormvariate(0.0, differ) for _ in range(days)]
     weights = [
-        HOURS[hour] * (WEEKEND if (STARTS_MS // DAY_MS + day + 3) % 7 >= SATURDAY else 1.0)
+        HOURS[hour] * busy[day] * (WEEKEND if (STARTS_MS // DAY_MS + day + 3) % 7 >= SATURDAY else 1.0)
         for day in range(days)
         for hour in range(HOURS_IN_DAY)
     ]

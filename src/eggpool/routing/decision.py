@@ -54,7 +54,7 @@ def decision(
     what a translation could not say.
     """
     best = [[_short(one.candidate.account), round(one.score, 3)] for one in planned.best(_BEST)]
-    attempts = [[_short(account), failure] for account, failure in tried]
+    attempts = [[_short(account), failure and _short(failure)] for account, failure in tried]
     shown: dict[str, object] = {"best": best}
     if planned.count > len(best):
         shown["could"] = planned.count
@@ -121,5 +121,10 @@ def _counts(refused: Iterable[Refusal]) -> dict[str, int]:
 
 def _short(name: str) -> str:
     """A name that fits, whatever it is made of."""
-    text = name.encode("ascii", "replace").decode()
+    text = name if name.isascii() and name.isprintable() else "".join(map(_plain, name))
     return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "~"
+
+
+def _plain(letter: str) -> str:
+    """A letter that takes one byte, or a question mark."""
+    return letter if letter.isascii() and letter.isprintable() else "?"

@@ -99,7 +99,8 @@ class Quota:
 
     `value`, `slope` and `since_ms` are the pressure as a line: `value + slope x (now - since_ms)`, to be read after
     `refresh`; `ratio` is the share that one unit of a further request takes in the tightest window and `place` which
-    of its amounts counts there, `exhausted_now` whether our own estimate says that nothing is left, `refused` what rules the account out.
+    of its amounts counts there, `exhausted_now` whether our own estimate says that nothing is left, `refused` what
+    rules the account out.
     """
 
     __slots__ = (
@@ -123,7 +124,7 @@ class Quota:
         self._poll_ms = poll_ms
         self._reserved_all = [0, 0, 0]
         self._reserved: dict[str, list[int]] = {}  # by model, while something is under way
-        self.windows = [Window(spec) for spec in _without_replaced(specs)]
+        self.windows = [Window(spec, configured=spec) for spec in _without_replaced(specs)]
         self._model: str | None = None  # that the line is about
         self.per_model = False  # whether anything is known about single models
         self.value = self.slope = self.ratio = 0.0
@@ -207,7 +208,7 @@ class Quota:
         spec = _spec_told(report, known.spec if known else None, now_ms)
         if known is not None and known.spec == spec:
             return known
-        window = Window(spec, report.model)
+        window = Window(spec, report.model, known.configured if known else None)
         if known is not None:
             known.move(now_ms)
             if known.spec.unit is spec.unit and known.own:
@@ -334,15 +335,14 @@ class Quota:
 
         What was spent after `snapshot.at_ms` is then added with `add`, from the books.
         """
-        known = {window.key: window for window in self.windows}
         for state in snapshot.windows[:MOST_WINDOWS]:
-            kept = Window(state.spec, state.model)
-            window = known.get(kept.key)
-            if window is None and state.spec.source is WindowSource.PROVIDER:
+            kept = Window(state.spec, state.model, state.configured)
+            window = next((one for one in self.windows if one.key == kept.key), None)
+            if window is None and state.configured is None:
                 self.windows = [one for one in self.windows if state.model or not _replaces(state.spec, one.spec)]
                 self.windows.append(kept)
                 window = kept
-            if window is not None and _same_make(window.spec, state.spec):
+            if window is not None and window.can_resume(state):
                 window.resume(state)
                 window.move(now_ms)
                 self.per_model = self.per_model or window.model is not None
@@ -359,10 +359,6 @@ def _replaces(better: WindowSpec, assumed: WindowSpec) -> bool:
     if assumed.source is not WindowSource.ASSUMED or better.source is WindowSource.ASSUMED or assumed.enforce:
         return False
     return abs(better.length_s - assumed.length_s) <= _ABOUT * assumed.length_s
-
-
-def _same_make(one: WindowSpec, other: WindowSpec) -> bool:
-    return (one.kind, one.unit, one.every, one.length_s) == (other.kind, other.unit, other.every, other.length_s)
 
 
 def _spec_told(report: QuotaReport, known: WindowSpec | None, now_ms: int) -> WindowSpec:

@@ -96,6 +96,7 @@ class WindowState(msgspec.Struct, frozen=True):
     """A window as it is kept over a restart."""
 
     spec: WindowSpec
+    configured: WindowSpec | None  # as it was before its provider said anything
     model: str | None
     starts_ms: int
     ends_ms: int
@@ -135,6 +136,7 @@ class Window:
         "_newest",
         "_own",
         "_width_ms",
+        "configured",
         "drift",
         "ends_ms",
         "length_ms",
@@ -147,8 +149,9 @@ class Window:
         "told",
     )
 
-    def __init__(self, spec: WindowSpec, model: str | None = None) -> None:
+    def __init__(self, spec: WindowSpec, model: str | None = None, configured: WindowSpec | None = None) -> None:
         self.model = model
+        self.configured = configured  # None: its provider told of it
         self.limit: int | None = None
         self.ratio: float | None = None
         self.starts_ms = 0
@@ -454,6 +457,7 @@ class Window:
         """Everything but what is under way."""
         return WindowState(
             spec=self.spec,
+            configured=self.configured,
             model=self.model,
             starts_ms=self.starts_ms,
             ends_ms=self.ends_ms,
@@ -465,22 +469,24 @@ class Window:
             drift=self.drift,
         )
 
+    def can_resume(self, state: WindowState) -> bool:
+        """Whether what was kept means the same here: the configuration is as it was, or only limits have changed."""
+        return state.configured == self.configured or _make(state.spec) == _make(self.spec)
+
     def resume(self, state: WindowState) -> None:
-        """Take over what was kept of a window of the same kind, unit and length."""
-        kept = state.spec
-        if kept.source is WindowSource.PROVIDER:
-            limit = kept.limit if self.spec.source is WindowSource.ASSUMED else self.spec.limit
-            self._describe(
-                msgspec.structs.replace(
-                    self.spec, source=kept.source, limit=limit, anchor_day=kept.anchor_day, anchor_s=kept.anchor_s
-                )
-            )
+        """Take over what was kept of a window; see `can_resume`."""
+        if state.configured == self.configured:
+            self._describe(state.spec)  # with what its provider has made of it
         self.starts_ms, self.ends_ms, self._own = state.starts_ms, state.ends_ms, state.own
         self._buckets = dict(state.buckets)
         self._newest = max(self._buckets, default=0)
         self.told = {one.channel: one for one in state.told}
         self._learnt_share, self._learnt_own, self.drift = state.learnt_share, state.learnt_own, state.drift
         self._weigh()
+
+
+def _make(spec: WindowSpec) -> tuple[WindowKind, QuotaUnit, int, str | None]:
+    return spec.kind, spec.unit, spec.length_s, spec.every
 
 
 def _share_told(report: QuotaReport, limit: int | None) -> float | None:
