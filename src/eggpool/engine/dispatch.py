@@ -144,6 +144,7 @@ class Exchange:
     @property
     def decision(self) -> str:
         """Why this account, so far: compact JSON, as it will stand in the books."""
+        self._booking.decided(self._search)
         return self._booking.decision or "{}"
 
     @property

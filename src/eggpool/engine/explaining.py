@@ -37,7 +37,13 @@ def explain(
     key = None if conversation is None else named_key(client, model, conversation)
     bound = pool.affinity.bound(key, now_ms)
     affinity = None if bound is None else Affinity(bound.account, bound.warm)
-    demand = Demand(spoken, affinity=affinity, affinity_slack=pool.config.routing.affinity_slack)
+    config = pool.config
+    demand = Demand(
+        spoken,
+        translates=config.translation.enabled,
+        affinity=affinity,
+        affinity_slack=config.routing.affinity_slack,
+    )
     plans = [plan(pool, offer, demand, now, now_ms) for offer in offers]
     planned = next((one for one in plans if one.first is not None), plans[0])
     told = explanation(planned, demand, pool, now_ms)

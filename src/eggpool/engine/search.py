@@ -188,7 +188,7 @@ class Search:
         tokens = self._input_tokens + EXPECTED_OUTPUT_TOKENS
         return Demand(
             dialect=inbound.surface.dialect,
-            translates=self._translates and inbound.surface.answers and inbound.envelope is not None,
+            translates=self._translates and inbound.surface.translates and inbound.envelope is not None,
             only=inbound.only,
             estimate=Spending(0, tokens, 1),
             affinity=None if bound is None else Affinity(bound.account, bound.warm),
