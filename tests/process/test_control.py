@@ -81,7 +81,9 @@ def test_a_day_with_the_commands(tmp_path: Path) -> None:
                 async with http.get(f"{url}/api/explain?model=scripted-large") as reply:
                     over_http = await reply.json()
                 assert data.keys() == over_http.keys()
-                assert data["refused"][0]["until_ms"] == over_http["refused"][0]["until_ms"]
+                assert (
+                    abs(data["refused"][0]["until_ms"] - over_http["refused"][0]["until_ms"]) <= 2
+                )  # rounded each time
 
                 said = await told(tmp_path, "accounts", "wake", "scripted/first")
                 assert said == "Woken: scripted/first, which rested by hand.\n"
