@@ -3,13 +3,15 @@
 `Quota` is the one mutable thing here; it belongs to one account, reads no clock and keeps no money of its own: every
 instant is an argument, in wall-clock milliseconds. A request's spending is reserved, then settled exactly once.
 
-Only a provider's word, or a ceiling that the user enforces, rules an account out. Everything else is pressure: used
-share minus elapsed share of the tightest window, which orders accounts. Between changes it is a line over time, so that
-a decision reads two numbers for each account instead of asking all windows.
+Only a provider's word, or a ceiling that the user enforces, rules an account out. Everything else is pressure, which
+orders accounts: used share minus elapsed share of the longest window, because what is left of it when it ends is lost,
+plus how far a shorter one is more than half full, because it will soon hold up what is under way. Between changes it is
+a line over time, so that a decision reads two numbers for each account instead of asking all windows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -30,6 +32,7 @@ from eggpool.routing.windows import (
 )
 
 POLL_MS = 300_000  # how often a provider is asked, where the caller does not say
+SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest counts
 MOST_WINDOWS = 64  # of one account: what a provider can make us remember
 _ABOUT = 0.25  # two windows are of about one length when they differ by less than this part
 _LONGEST_LINE_MS = 60_000  # a line holds for no longer, so that a clock that was set wrong is left soon
@@ -98,9 +101,8 @@ class Quota:
     """The windows of one account.
 
     `value`, `slope` and `since_ms` are the pressure as a line: `value + slope x (now - since_ms)`, to be read after
-    `refresh`; `ratio` is the share that one unit of a further request takes in the tightest window and `place` which
-    of its amounts counts there, `exhausted_now` whether our own estimate says that nothing is left, `refused` what
-    rules the account out.
+    `refresh`; `ratio` is what one unit of a further request adds and `place` which of its amounts counts there,
+    `exhausted_now` whether our own estimate says that nothing is left, `refused` what rules the account out.
     """
 
     __slots__ = (
@@ -232,7 +234,8 @@ class Quota:
         self.since_ms, self.value, self.slope, self.ratio = now_ms, 0.0, 0.0, 0.0
         self._model, self.exhausted_now = model, False
         refused: QuotaRefusal | None = None
-        top: Line | None = None
+        lines: list[tuple[int, Line, int]] = []
+        longest_ms = 0
         for window in self.windows:
             if window.model is not None and window.model != model:
                 continue
@@ -240,19 +243,32 @@ class Quota:
             line = window.line(now_ms, reserved, self._poll_ms)
             if window.told or window.spec.enforce:
                 refused = self._ruled_out(window, reserved, now_ms, refused)
-            if line is None:
-                continue
-            until = min(until, line.until_ms)
-            self.exhausted_now = self.exhausted_now or line.full
-            if top is None or line.value > top.value:
-                top = line
-                self.place = window.place
-        if top is not None:
-            self.value, self.slope, self.ratio = top.value, top.slope, top.ratio
+            if line is not None:
+                lines.append((window.length_ms, line, window.place))
+                longest_ms = max(longest_ms, window.length_ms)
+                until = min(until, line.until_ms)
+                self.exhausted_now = self.exhausted_now or line.share >= 1.0
+        if lines:
+            self._weigh(lines, longest_ms)
         if refused is not None:
             until = min(until, refused.until_ms)
         self.refused = refused
         self.until_ms = max(until, now_ms + 1)
+
+    def _weigh(self, lines: list[tuple[int, Line, int]], longest_ms: int) -> None:
+        """The pressure of all windows together: the pace of the longest, and the warning of a shorter one."""
+        pace, crowded = -math.inf, SHORT_FULL
+        short: tuple[Line, int] | None = None
+        for length_ms, line, place in lines:
+            if length_ms * (1 + _ABOUT) >= longest_ms:
+                ahead = line.share - line.elapsed
+                if ahead > pace:
+                    pace, self.slope, self.ratio, self.place = ahead, line.slope, line.ratio, place
+            elif line.share > crowded:
+                crowded, short = line.share, (line, place)
+        self.value = pace + crowded - SHORT_FULL
+        if short is not None and short[1] == self.place:
+            self.ratio += short[0].ratio
 
     def _ruled_out(
         self, window: Window, reserved: int, now_ms: int, before: QuotaRefusal | None
@@ -268,7 +284,7 @@ class Quota:
         return last
 
     def pressure(self, now_ms: int, extra: Spending = NOTHING, model: str | None = None) -> float:
-        """How far the tightest window is ahead of its time after `extra`; 0 while no limit is known."""
+        """How far the account is ahead of its time after `extra`; 0 while no limit is known."""
         self.refresh(now_ms, model)
         return self.value + self.slope * (now_ms - self.since_ms) + extra.amounts[self.place] * self.ratio
 
