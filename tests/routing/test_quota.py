@@ -96,14 +96,15 @@ def test_memory_of_a_rolling_window_is_bounded() -> None:
 
 
 def test_the_longest_window_sets_the_pace() -> None:
-    """Pressure is that of the longest window, and of a shorter one as far as it is more than half full."""
+    """Pressure is that of the longest window, and of a shorter one as far as it is beyond half and its time."""
     quota = Quota([HOURS, msgspec.structs.replace(DAYS, limit=10_000)])
     quota.add(tokens(400), NOW, NOW)
     assert quota.pressure(NOW) == pytest.approx(0.04 - 0.5)
     quota.add(tokens(300), NOW, NOW)
     assert quota.pressure(NOW) == pytest.approx(0.07 - 0.5 + 0.7 - SHORT_FULL)
     assert quota.pressure(NOW, tokens(100)) == pytest.approx(0.08 - 0.5 + 0.8 - SHORT_FULL)
-    assert quota.pressure(NOW + 5 * HOUR) == pytest.approx(0.07 - 0.5)
+    assert quota.pressure(NOW + 3 * HOUR) == pytest.approx(0.07 - 0.5 + 0.7 - 0.6)
+    assert quota.pressure(NOW + 4 * HOUR) == pytest.approx(0.07 - 0.5)
 
 
 def test_of_windows_of_one_length_the_tighter_counts() -> None:
@@ -442,8 +443,12 @@ def test_the_line_says_what_the_windows_say(quota: Quota, waits: list[int]) -> N
         known = [(one.length_s, one.used_share, one.pressure) for one in quota.view(now_ms)]
         longest = max((length for length, share, _ in known if share is not None), default=0)
         pace = max((one or 0.0 for length, share, one in known if share is not None and length >= longest), default=0.0)
-        short = max((share or 0.0 for length, share, _ in known if length < longest), default=0.0)
-        assert value == pytest.approx(pace + max(short - SHORT_FULL, 0.0), abs=0.002)
+        shorter = [
+            one.used_share - max(SHORT_FULL, one.elapsed_share)
+            for one in quota.view(now_ms)
+            if one.used_share is not None and one.length_s < longest
+        ]
+        assert value == pytest.approx(pace + max(0.0, *shorter, 0.0), abs=0.005)
         assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in quota.view(now_ms))
 
 
