@@ -214,12 +214,16 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
         else:
             rows = [row for _, row in lacking]
     rows.sort()
-    binding = _bind(rows, demand) if demand.affinity is not None else "none"
+    binding = _bind(rows, demand, view) if demand.affinity is not None else "none"
     return Plan(rows, tuple(refused), min(back_s, default=None), binding)
 
 
-def _bind(rows: list[_Row], demand: Demand) -> Binding:
-    """Move the account that a warm conversation is bound to up to the front, unless there is a reason not to."""
+def _bind(rows: list[_Row], demand: Demand, view: View) -> Binding:
+    """Move the account that a warm conversation is bound to up to the front, unless there is a reason not to.
+
+    A crowded short window is a reason not to begin there; whoever is there stays until it is really full, because
+    moving costs more than waiting saves.
+    """
     affinity = demand.affinity
     if affinity is None:
         return "none"
@@ -231,7 +235,8 @@ def _bind(rows: list[_Row], demand: Demand) -> Binding:
     bound = rows[place]
     if bound[0] > _LAST_RESORT // 2:
         return "resting"
-    if place and bound[1] > rows[0][1] + demand.affinity_slack:
+    crowded = view.accounts[affinity.account].quota.crowded
+    if place and bound[1] - crowded > rows[0][1] + demand.affinity_slack:
         return "escaped"
     rows.insert(0, rows.pop(place))
     return "kept"

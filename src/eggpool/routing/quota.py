@@ -3,13 +3,16 @@
 `Quota` is the one mutable thing here; it belongs to one account, reads no clock and keeps no money of its own: every
 instant is an argument, in wall-clock milliseconds. A request's spending is reserved, then settled exactly once.
 
-Only a provider's word, or a ceiling that the user enforces, rules an account out. Everything else is pressure: used
-share minus elapsed share of the tightest window, which orders accounts. Between changes it is a line over time, so that
-a decision reads two numbers for each account instead of asking all windows.
+Only a provider's word, or a ceiling that the user enforces, rules an account out. Everything else is pressure, which
+orders accounts: used share minus elapsed share of the longest window, because what is left of it when it ends is lost,
+plus how far a shorter one is beyond its time and more than half full, because it will hold up what is under way.
+Between changes it is a line over time, so that a decision reads two numbers for each account instead of asking all
+windows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -30,8 +33,10 @@ from eggpool.routing.windows import (
 )
 
 POLL_MS = 300_000  # how often a provider is asked, where the caller does not say
+SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest counts
 MOST_WINDOWS = 64  # of one account: what a provider can make us remember
 _ABOUT = 0.25  # two windows are of about one length when they differ by less than this part
+_SHORT_STEPS = 300  # in which the crowding of a short window follows its time
 _LONGEST_LINE_MS = 60_000  # a line holds for no longer, so that a clock that was set wrong is left soon
 _LENGTH_S = {
     "minute": 60,
@@ -98,9 +103,9 @@ class Quota:
     """The windows of one account.
 
     `value`, `slope` and `since_ms` are the pressure as a line: `value + slope x (now - since_ms)`, to be read after
-    `refresh`; `ratio` is the share that one unit of a further request takes in the tightest window and `place` which
-    of its amounts counts there, `exhausted_now` whether our own estimate says that nothing is left, `refused` what
-    rules the account out.
+    `refresh`; `ratio` is what one unit of a further request adds and `place` which of its amounts counts there,
+    `crowded` is the part of the pressure that shorter windows make, `exhausted_now` whether our own estimate says that
+    nothing is left, `refused` what rules the account out.
     """
 
     __slots__ = (
@@ -108,6 +113,7 @@ class Quota:
         "_poll_ms",
         "_reserved",
         "_reserved_all",
+        "crowded",
         "exhausted_now",
         "per_model",
         "place",
@@ -127,7 +133,7 @@ class Quota:
         self.windows = [Window(spec, configured=spec) for spec in _without_replaced(specs)]
         self._model: str | None = None  # that the line is about
         self.per_model = False  # whether anything is known about single models
-        self.value = self.slope = self.ratio = 0.0
+        self.value = self.slope = self.ratio = self.crowded = 0.0
         self.place = 0
         self.exhausted_now = False
         self.refused: QuotaRefusal | None = None
@@ -229,10 +235,11 @@ class Quota:
         if self.since_ms <= now_ms < self.until_ms and (not self.per_model or model == self._model):
             return
         until = now_ms + _LONGEST_LINE_MS
-        self.since_ms, self.value, self.slope, self.ratio = now_ms, 0.0, 0.0, 0.0
+        self.since_ms, self.value, self.slope, self.ratio, self.crowded = now_ms, 0.0, 0.0, 0.0, 0.0
         self._model, self.exhausted_now = model, False
         refused: QuotaRefusal | None = None
-        top: Line | None = None
+        lines: list[tuple[int, Line, int]] = []
+        longest_ms = 0
         for window in self.windows:
             if window.model is not None and window.model != model:
                 continue
@@ -240,19 +247,39 @@ class Quota:
             line = window.line(now_ms, reserved, self._poll_ms)
             if window.told or window.spec.enforce:
                 refused = self._ruled_out(window, reserved, now_ms, refused)
-            if line is None:
-                continue
-            until = min(until, line.until_ms)
-            self.exhausted_now = self.exhausted_now or line.full
-            if top is None or line.value > top.value:
-                top = line
-                self.place = window.place
-        if top is not None:
-            self.value, self.slope, self.ratio = top.value, top.slope, top.ratio
+            if line is not None:
+                lines.append((window.length_ms, line, window.place))
+                longest_ms = max(longest_ms, window.length_ms)
+                until = min(until, line.until_ms)
+                self.exhausted_now = self.exhausted_now or line.share >= 1.0
+        if lines:
+            until = min(until, self._weigh(lines, longest_ms, now_ms))
         if refused is not None:
             until = min(until, refused.until_ms)
         self.refused = refused
         self.until_ms = max(until, now_ms + 1)
+
+    def _weigh(self, lines: list[tuple[int, Line, int]], longest_ms: int, now_ms: int) -> int:
+        """The pressure of all windows together: the pace of the longest, and the crowding of a shorter one.
+
+        Gives until when that holds: crowding moves with the short window's time, which the line does not follow.
+        """
+        pace, until = -math.inf, now_ms + _LONGEST_LINE_MS
+        short: tuple[Line, int] | None = None
+        for length_ms, line, place in lines:
+            if length_ms * (1 + _ABOUT) >= longest_ms:
+                ahead = line.share - line.elapsed
+                if ahead > pace:
+                    pace, self.slope, self.ratio, self.place = ahead, line.slope, line.ratio, place
+            else:
+                crowded = line.share - max(SHORT_FULL, line.elapsed)
+                if crowded > self.crowded:
+                    self.crowded, short = crowded, (line, place)
+                until = min(until, now_ms + length_ms // _SHORT_STEPS)
+        self.value = pace + self.crowded
+        if short is not None and short[1] == self.place:
+            self.ratio += short[0].ratio
+        return until
 
     def _ruled_out(
         self, window: Window, reserved: int, now_ms: int, before: QuotaRefusal | None
@@ -268,7 +295,7 @@ class Quota:
         return last
 
     def pressure(self, now_ms: int, extra: Spending = NOTHING, model: str | None = None) -> float:
-        """How far the tightest window is ahead of its time after `extra`; 0 while no limit is known."""
+        """How far the account is ahead of its time after `extra`; 0 while no limit is known."""
         self.refresh(now_ms, model)
         return self.value + self.slope * (now_ms - self.since_ms) + extra.amounts[self.place] * self.ratio
 

@@ -109,16 +109,15 @@ class WindowState(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """A window's pressure as a line over time: `value` at `at_ms`, moving by `slope` each millisecond until `until_ms`.
-
-    `ratio` is the share that one unit of spending takes, `full` whether everything is used by our estimate.
+    """A window from some moment until `until_ms`: its used share stays, its elapsed share moves by `-slope` each
+    millisecond. `ratio` is the share that one unit of spending takes.
     """
 
-    value: float
+    share: float
+    elapsed: float
     slope: float
     until_ms: int
     ratio: float
-    full: bool
 
 
 class Window:
@@ -382,7 +381,7 @@ class Window:
         return min(max((now_ms - self.starts_ms) / (self.ends_ms - self.starts_ms), 0.0), 1.0)
 
     def line(self, now_ms: int, reserved: int, poll_ms: int) -> Line | None:
-        """The pressure from `now_ms` on, None while no limit is known. Pressure is used share minus elapsed share."""
+        """How it stands from `now_ms` on, None while no limit is known."""
         self.move(now_ms)
         share = self.share(now_ms, reserved, poll_ms)
         if share is None:
@@ -404,7 +403,7 @@ class Window:
                 until = ages
             if told.resets_at_ms is not None:
                 until = min(until, told.resets_at_ms)
-        return Line(share - self.elapsed(now_ms), slope, until, self.ratio or 0.0, share >= 1.0)
+        return Line(share, self.elapsed(now_ms), slope, until, self.ratio or 0.0)
 
     def told_full_until(self, now_ms: int, poll_ms: int) -> int | None:
         """Until when the provider's own word says that nothing is left; None when none does. After `move(now_ms)`."""
