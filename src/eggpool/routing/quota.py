@@ -99,7 +99,8 @@ class Quota:
 
     `value`, `slope` and `since_ms` are the pressure as a line: `value + slope x (now - since_ms)`, to be read after
     `refresh`; `ratio` is the share that one unit of a further request takes in the tightest window and `place` which
-    of its amounts counts there, `exhausted_now` whether our own estimate says that nothing is left, `refused` what rules the account out.
+    of its amounts counts there, `exhausted_now` whether our own estimate says that nothing is left, `refused` what
+    rules the account out.
     """
 
     __slots__ = (
@@ -152,10 +153,21 @@ class Quota:
         """A request has ended and cost nothing. Raises RuntimeError when it was settled before."""
         self.settle(reservation, NOTHING, now_ms)
 
-    def add(self, spent: Spending, began_ms: int, now_ms: int, model: str | None = None) -> None:
-        """Count what was spent without a reservation: what the books hold from after a snapshot."""
+    def add(
+        self,
+        spent: Spending,
+        began_ms: int,
+        now_ms: int,
+        model: str | None = None,
+        *,
+        only: Iterable[Window] | None = None,
+    ) -> None:
+        """Count what was spent without a reservation: what the books hold from after a snapshot.
+
+        `only` are the windows to count it in, where those that a snapshot knew have counted it already.
+        """
         amounts = spent.amounts
-        for window in self.windows:
+        for window in self.windows if only is None else only:
             if (window.model is None or window.model == model) and (amount := amounts[window.place]):
                 window.add(amount, began_ms, now_ms)
         self.until_ms = 0
@@ -199,6 +211,12 @@ class Quota:
             window.tell(report, "hand", now_ms, self._poll_ms)
         self.until_ms = 0
         return bool(windows)
+
+    def forget_full(self) -> None:
+        """From now on no word that nothing is left is believed, until it is said again."""
+        for window in self.windows:
+            window.forget_full()
+        self.until_ms = 0
 
     def _told_window(self, report: QuotaReport, now_ms: int) -> Window | None:
         """The window that a report is about, made when there is none; None when there are too many already."""
@@ -329,11 +347,13 @@ class Quota:
             window.move(now_ms)
         return QuotaSnapshot(now_ms, tuple(window.state() for window in self.windows))
 
-    def restore(self, snapshot: QuotaSnapshot, now_ms: int) -> None:
+    def restore(self, snapshot: QuotaSnapshot, now_ms: int) -> tuple[Window, ...]:
         """Take over a snapshot. Windows that the configuration has changed begin anew; learnt ones come back.
 
-        What was spent after `snapshot.at_ms` is then added with `add`, from the books.
+        What was spent after `snapshot.at_ms` is then added with `add`, from the books. Gives the windows that the
+        snapshot says nothing about: for those all that the books have is to be added.
         """
+        resumed: set[tuple[str, str | None, bool]] = set()
         known = {window.key: window for window in self.windows}
         for state in snapshot.windows[:MOST_WINDOWS]:
             kept = Window(state.spec, state.model)
@@ -344,9 +364,11 @@ class Quota:
                 window = kept
             if window is not None and _same_make(window.spec, state.spec):
                 window.resume(state)
+                resumed.add(window.key)
                 window.move(now_ms)
                 self.per_model = self.per_model or window.model is not None
         self.until_ms = 0
+        return tuple(window for window in self.windows if window.key not in resumed)
 
 
 def _without_replaced(specs: Iterable[WindowSpec]) -> list[WindowSpec]:
