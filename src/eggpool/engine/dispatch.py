@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Iterable
 
 from eggpool.config.schema import Config
@@ -244,7 +245,7 @@ class Exchange:
             choice = search.next()
             if choice is None:
                 search.leased()
-                if failure is None and await search.wait():
+                if await search.wait():
                     continue
                 break
             try:
@@ -275,7 +276,7 @@ class Exchange:
             raise untold
         if failure is None:
             raise _nothing_to_try(self._inbound, search)
-        return self._pass_on(failure, search.retry_after_s)
+        return self._pass_on(failure, search)
 
     async def _try(self, choice: Choice) -> Answer | Failure:
         """One attempt: an answer, which is then committed to, or how it failed."""
@@ -415,16 +416,18 @@ class Exchange:
         self._booking.attempt_ended(attempt, failure.kind, failure.detail, rest_s)
         self._attempt = None
 
-    def _pass_on(self, failure: Failure, retry_after_s: float | None) -> Head:
+    def _pass_on(self, failure: Failure, search: Search) -> Head:
         """All tries failed: the last provider's error is the answer, in its own words."""
-        self._booking.error_class = failure.kind.value
-        wait_s = failure.told_s or retry_after_s
+        booking = self._booking
+        booking.error_class = failure.kind.value
+        booking.decided(search)
+        back_s = search.retry_after_s
         if failure.head is None:
-            error = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed
+            error, wait_s = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed, failure.told_s or back_s
             raise error(f"No account could answer. The last one failed so: {failure.detail}", retry_after_s=wait_s)
         headers = [*failure.head.headers, (b"content-length", b"%d" % len(failure.body))]
-        if failure.head.status == 429 and not any(name == b"retry-after" for name, _ in headers):
-            headers.append((b"retry-after", b"%d" % max(1, round(wait_s or 1))))
+        if failure.head.status == 429:
+            headers = _with_retry_after(headers, failure.told_s, back_s)
         self._held = failure.body
         self._stage = _Stage.REFUSED
         return Head(failure.head.status, headers)
@@ -520,6 +523,17 @@ def _shown_id(reply: Reply, secrets: Iterable[bytes]) -> str | None:
     """The provider's name for the request, as it may be kept."""
     name = reply.request_id
     return None if name is None else hide(name.encode("utf-8", "replace"), secrets).decode()[:LONGEST_ID]
+
+
+def _with_retry_after(
+    headers: list[tuple[bytes, bytes]], told_s: float | None, back_s: float | None
+) -> list[tuple[bytes, bytes]]:
+    """A 429 says when to come back: as its provider said, unless another account is back before that."""
+    told = any(name == b"retry-after" for name, _ in headers)
+    if told and (back_s is None or (told_s is not None and told_s <= back_s + 1.0)):
+        return headers
+    kept = [header for header in headers if header[0] not in (b"retry-after", b"retry-after-ms")]
+    return [*kept, (b"retry-after", b"%d" % max(1, math.ceil(back_s or told_s or 1)))]
 
 
 def _nothing_to_try(inbound: Inbound, search: Search) -> RequestRefused | CannotServe:

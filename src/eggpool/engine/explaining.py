@@ -7,10 +7,12 @@ import msgspec
 from eggpool.domain import Dialect
 from eggpool.engine.insight import Considered, Explanation, PassedOver
 from eggpool.engine.pool import Pool
+from eggpool.engine.search import EXPECTED_OUTPUT_TOKENS
 from eggpool.routing import decision as decisions
 from eggpool.routing.catalog import Offer
 from eggpool.routing.decision import explanation
 from eggpool.routing.plan import Affinity, Demand, plan
+from eggpool.routing.windows import Spending
 from eggpool.wire.conversation import named_key
 
 DEFAULT_CLIENT = "default"
@@ -32,7 +34,7 @@ def explain(
     nobody serves and NoAccount where there is no account at all.
     """
     offers = pool.offers_of(model)
-    spoken = dialect or _spoken(offers[0])
+    spoken = dialect or _spoken(offers)
     now, now_ms = pool.clock.now(), pool.clock.wall_ms()
     key = None if conversation is None else named_key(client, model, conversation)
     bound = pool.affinity.bound(key, now_ms)
@@ -41,11 +43,14 @@ def explain(
     demand = Demand(
         spoken,
         translates=config.translation.enabled,
+        estimate=Spending(0, EXPECTED_OUTPUT_TOKENS, 1),
         affinity=affinity,
         affinity_slack=config.routing.affinity_slack,
     )
     plans = [plan(pool, offer, demand, now, now_ms) for offer in offers]
-    planned = next((one for one in plans if one.first is not None), plans[0])
+    planned = next((one for one in plans if one.first is not None), None) or next(
+        (one for one in plans if not one.wrong_dialect), plans[0]
+    )
     told = explanation(planned, demand, pool, now_ms)
     candidates = tuple(
         Considered(number, one.account, one.model, _why(one)) for number, one in enumerate(told.choices, 1)
@@ -67,9 +72,14 @@ def explain(
     )
 
 
-def _spoken(offer: Offer) -> Dialect:
-    everywhere = {dialect for candidate in offer.candidates for dialect in candidate.dialects}
-    return next((dialect for dialect in Dialect if dialect in everywhere), Dialect.CHAT)
+def _spoken(offers: tuple[Offer, ...]) -> Dialect:
+    """The dialect of the first of these that is served in any."""
+    for offer in offers:
+        everywhere = {dialect for candidate in offer.candidates for dialect in candidate.dialects}
+        found = next((dialect for dialect in Dialect if dialect in everywhere), None)
+        if found is not None:
+            return found
+    return Dialect.CHAT
 
 
 def _why(considered: decisions.Considered) -> dict[str, object]:

@@ -79,8 +79,11 @@ class Pool:
         """Whether at least one account can be tried now."""
         status = self.resting_scopes.status
         refusing = {scope for scope, rest in self.rests.items() if rest.on_providers_word and status(scope) != "due"}
+        now_ms = self.clock.wall_ms()
         return any(
-            health.account_scope(label) not in refusing and health.provider_scope(account.provider) not in refusing
+            health.account_scope(label) not in refusing
+            and health.provider_scope(account.provider) not in refusing
+            and account.quota.refusal(now_ms) is None
             for label, account in self.accounts.items()
         )
 

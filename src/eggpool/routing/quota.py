@@ -159,10 +159,21 @@ class Quota:
         """A request has ended and cost nothing. Raises RuntimeError when it was settled before."""
         self.settle(reservation, NOTHING, now_ms)
 
-    def add(self, spent: Spending, began_ms: int, now_ms: int, model: str | None = None) -> None:
-        """Count what was spent without a reservation: what the books hold from after a snapshot."""
+    def add(
+        self,
+        spent: Spending,
+        began_ms: int,
+        now_ms: int,
+        model: str | None = None,
+        *,
+        only: Iterable[Window] | None = None,
+    ) -> None:
+        """Count what was spent without a reservation: what the books hold from after a snapshot.
+
+        `only` are the windows to count it in, where those that a snapshot knew have counted it already.
+        """
         amounts = spent.amounts
-        for window in self.windows:
+        for window in self.windows if only is None else only:
             if (window.model is None or window.model == model) and (amount := amounts[window.place]):
                 window.add(amount, began_ms, now_ms)
         self.until_ms = 0
@@ -206,6 +217,12 @@ class Quota:
             window.tell(report, "hand", now_ms, self._poll_ms)
         self.until_ms = 0
         return bool(windows)
+
+    def forget_full(self) -> None:
+        """From now on no word that nothing is left is believed, until it is said again."""
+        for window in self.windows:
+            window.forget_full()
+        self.until_ms = 0
 
     def _told_window(self, report: QuotaReport, now_ms: int) -> Window | None:
         """The window that a report is about, made when there is none; None when there are too many already."""
@@ -357,11 +374,13 @@ class Quota:
             window.move(now_ms)
         return QuotaSnapshot(now_ms, tuple(window.state() for window in self.windows))
 
-    def restore(self, snapshot: QuotaSnapshot, now_ms: int) -> None:
+    def restore(self, snapshot: QuotaSnapshot, now_ms: int) -> tuple[Window, ...]:
         """Take over a snapshot. Windows that the configuration has changed begin anew; learnt ones come back.
 
-        What was spent after `snapshot.at_ms` is then added with `add`, from the books.
+        What was spent after `snapshot.at_ms` is then added with `add`, from the books. Gives the windows that the
+        snapshot says nothing about: for those all that the books have is to be added.
         """
+        resumed: set[tuple[str, str | None, bool]] = set()
         for state in snapshot.windows[:MOST_WINDOWS]:
             kept = Window(state.spec, state.model, state.configured)
             window = next((one for one in self.windows if one.key == kept.key), None)
@@ -371,9 +390,11 @@ class Quota:
                 window = kept
             if window is not None and window.can_resume(state):
                 window.resume(state)
+                resumed.add(window.key)
                 window.move(now_ms)
                 self.per_model = self.per_model or window.model is not None
         self.until_ms = 0
+        return tuple(window for window in self.windows if window.key not in resumed)
 
 
 def _without_replaced(specs: Iterable[WindowSpec]) -> list[WindowSpec]:

@@ -291,6 +291,12 @@ class Window:
             self.told.clear()  # a person who sets a value has seen the others
         self.told[channel] = Told(channel, at_ms, share, self._own, full, resets_at_ms)
 
+    def forget_full(self) -> None:
+        """Believe no word any more that nothing is left; what it says about the share stays."""
+        self.told = {
+            channel: msgspec.structs.replace(one, full=False) if one.full else one for channel, one in self.told.items()
+        }
+
     def _adopt(self, report: QuotaReport) -> None:
         """A limit that the provider tells replaces what was configured or assumed."""
         spec = self.spec
