@@ -218,6 +218,19 @@ def test_what_cannot_be_said_is_refused_or_named() -> None:
         chat.write_request(Prompt("m", (Turn("user", (Document(url="https://example.com/a.pdf"),)),)))
     thoughtful = Prompt("m", (turn, Turn("assistant", (Thinking("Hm.", signature="c2ln"), Text("Yes.")))))
     assert chat.write_request(thoughtful).lost == ("thinking",)
+    assert chat.write_request(Prompt("m", (turn,), user="u" * 65)).lost == ("user",)
+
+
+def test_thoughts_between_calls_go_back_to_models_that_sign_nothing() -> None:
+    """Thoughts without a seal stand beside the calls that they led to; sealed ones are lost."""
+    call = ToolCall("c1", "f", "{}")
+    open_thoughts = Prompt("m", (Turn("assistant", (Thinking("Hm."), call)),))
+    written = chat.write_request(open_thoughts)
+    assert msgspec.json.decode(written.body)["messages"][0]["reasoning_content"] == "Hm."
+    assert written.lost == ()
+    sealed = Prompt("m", (Turn("assistant", (Thinking("Hm.", signature="c2ln"), call)),))
+    assert b"Hm." not in chat.write_request(sealed).body
+    assert chat.write_request(sealed).lost == ("thinking",)
 
 
 def test_custom_tools_are_bridged() -> None:

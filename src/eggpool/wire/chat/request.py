@@ -43,6 +43,9 @@ from eggpool.wire.reasoning import effort_of
 
 Json = dict[str, object]
 
+MAX_USER_CHARS = 64
+"""A longer name for the user is refused by some providers; Claude Code's is a JSON text of 200."""
+
 
 class _Function(msgspec.Struct):
     name: str = ""
@@ -241,7 +244,11 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
             lost.append("reasoning.summary")
     if prompt.format is not None:
         payload["response_format"] = _write_format(prompt.format)
-    for name, value in (("verbosity", prompt.verbosity), ("user", prompt.user), ("prompt_cache_key", prompt.cache_key)):
+    user = prompt.user
+    if user is not None and len(user) > MAX_USER_CHARS:
+        lost.append("user")
+        user = None
+    for name, value in (("verbosity", prompt.verbosity), ("user", user), ("prompt_cache_key", prompt.cache_key)):
         if value is not None:
             payload[name] = value
     if prompt.choices > 1:
@@ -444,7 +451,12 @@ class _Messages:
             more["tool_calls"] = calls
         if refusals:
             more["refusal"] = "".join(refusals)
-        if any(isinstance(block, Thinking) for block in blocks):
+        thoughts = [block for block in blocks if isinstance(block, Thinking)]
+        plain = [block.text for block in thoughts if block.text and not block.sealed]
+        if calls and plain:
+            # Models that think between their calls want to be reminded of it (DeepSeek and Moonshot say so).
+            more["reasoning_content"] = "".join(plain)
+        if len(thoughts) > (len(plain) if calls else 0):
             self._lost.append("thinking")
         if texts or more:
             self._add("assistant", "".join(texts) if texts else None, **more)
