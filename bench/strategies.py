@@ -17,7 +17,7 @@ from eggpool.routing.catalog import Offer
 from eggpool.routing.health import Rest, ScopeKey
 from eggpool.routing.plan import Affinity, Billing, Choice, Demand, plan
 from eggpool.routing.quota import Quota
-from eggpool.routing.windows import Spending
+from eggpool.routing.spending import Spending
 
 
 class Account:

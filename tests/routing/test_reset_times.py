@@ -145,3 +145,21 @@ def test_nonsense_is_no_time(headers: dict[str, str], body: bytes) -> None:
     """Whatever a provider sends, the answer is a time between nothing and a month, or none."""
     told = back_in_s(headers, body, NOW_MS)
     assert told is None or 0 <= told <= 31 * 24 * 3600
+
+
+@given(st.integers(1, 30 * 24 * 3600))
+def test_one_instant_in_any_unit(seconds: int) -> None:
+    """Seconds, milliseconds, a duration, a date in either form and an epoch in either unit mean the same."""
+    instant = datetime.fromtimestamp(NOW_MS // 1000 + seconds, UTC)
+    minutes, rest = divmod(seconds, 60)
+    spent = {"x-ratelimit-remaining": "0"}
+    told = [
+        {"retry-after": str(seconds)},
+        {"retry-after-ms": str(seconds * 1000)},
+        {"retry-after": format_datetime(instant, usegmt=True)},
+        {"retry-after": f"{instant:%Y-%m-%dT%H:%M:%SZ}"},
+        spent | {"x-ratelimit-reset": f"{minutes}m{rest}s"},
+        spent | {"x-ratelimit-reset": str(NOW_MS // 1000 + seconds)},
+        spent | {"x-ratelimit-reset": str(NOW_MS + seconds * 1000)},
+    ]
+    assert [back_in_s(headers, b"", NOW_MS) for headers in told] == [seconds] * len(told)
