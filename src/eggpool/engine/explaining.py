@@ -12,7 +12,7 @@ from eggpool.routing import decision as decisions
 from eggpool.routing.catalog import Offer
 from eggpool.routing.decision import explanation
 from eggpool.routing.plan import Affinity, Demand, plan
-from eggpool.routing.windows import Spending
+from eggpool.routing.spending import Spending
 from eggpool.wire.conversation import named_key
 
 DEFAULT_CLIENT = "default"

@@ -25,7 +25,8 @@ from eggpool.routing.health import Rest, ScopeKey
 from eggpool.routing.plan import Choice
 from eggpool.routing.rate_headers import read as read_headers
 from eggpool.routing.speech import REFUSED_FOR_S, Surface
-from eggpool.routing.windows import NOTHING, Channel, Spending
+from eggpool.routing.spending import NOTHING, Spending
+from eggpool.routing.windows import Channel
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Client
 from eggpool.upstream.meters import Reading

@@ -19,7 +19,7 @@ from eggpool.routing.capabilities import SURELY, asks_for_images, surely_too_lon
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.plan import NO_NEEDS, Affinity, Choice, Demand, Plan, plan
 from eggpool.routing.speech import spoken
-from eggpool.routing.windows import Spending
+from eggpool.routing.spending import Spending
 from eggpool.wire import too_long
 from eggpool.wire.counting import content_bytes
 from eggpool.wire.needs import glance, has_images

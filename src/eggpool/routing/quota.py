@@ -18,19 +18,8 @@ from collections.abc import Iterable
 import msgspec
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
-from eggpool.routing.windows import (
-    LARGEST,
-    LONGEST_MS,
-    NOTHING,
-    PLACES,
-    SHORTEST_MS,
-    Channel,
-    Drift,
-    Line,
-    Spending,
-    Window,
-    WindowState,
-)
+from eggpool.routing.spending import LARGEST, NOTHING, PLACES, Spending
+from eggpool.routing.windows import LONGEST_MS, SHORTEST_MS, Channel, Drift, Line, Window, WindowState
 
 POLL_MS = 300_000  # how often a provider is asked, where the caller does not say
 SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest counts
