@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.engine.test_pool import Notebook
 from tests.helpers.clock import HandClock
 
@@ -79,7 +80,7 @@ def asked(pool: Pool, model: str = "m", headers: Iterable[tuple[bytes, bytes]] =
 
 def search_of(pool: Pool, model: str = "m", headers: Iterable[tuple[bytes, bytes]] = ()) -> Search:
     """The search of a request that arrives now."""
-    return Search(pool, asked(pool, model, headers), pool.config.routing)
+    return Search(pool, asked(pool, model, headers), pool.config)
 
 
 async def settled() -> None:
@@ -281,7 +282,8 @@ def test_others_are_left_only_where_they_may_be_tried() -> None:
     assert [search.next() is not None, search.others_left] == [True, True]
     assert [search.next() is not None, search.others_left] == [True, False]
 
-    bounded = Search(pool, asked(pool), Routing(max_retries_before_stream=1))
+    config = replace(pool.config, routing=Routing(max_retries_before_stream=1))
+    bounded = Search(pool, asked(pool), config)
     assert [bounded.next() is not None, bounded.others_left] == [True, True]
     assert [bounded.next() is not None, bounded.others_left] == [True, False]
     assert bounded.next() is None
