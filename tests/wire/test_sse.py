@@ -114,6 +114,14 @@ def test_inside_a_long_event(chunks: list[bytes], bound: int) -> None:
     assert splitter.inside_event == before
 
 
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b"\n\n\n"])
+def test_line_ends_behind_an_event_begin_none(blank: bytes) -> None:
+    """However many follow, and whatever the bound, nobody is inside an event after them."""
+    splitter = Splitter(0)
+    given_so_far = b"".join(map(splitter.feed, (b"data: x\n\n", blank, b"")))
+    assert (given_so_far, splitter.inside_event) == (b"data: x\n\n" + blank, False)
+
+
 def test_a_long_event_in_pieces() -> None:
     """A long event is given as it comes, its end by itself, and what follows is whole events again."""
     splitter = Splitter(10)

@@ -37,6 +37,11 @@ MAX_REMEMBERED_REPLIES = 20_000
 MAX_REFUSED_SURFACES = 10_000  # models are named by callers
 
 
+def is_full(report: QuotaReport) -> bool:
+    """Whether a provider says that nothing is left in a window."""
+    return bool(report.exhausted) or (report.used_share is not None and report.used_share >= 1.0)
+
+
 class Pool:
     """All accounts of a configuration."""
 
@@ -167,6 +172,9 @@ class Pool:
         if account is not None:
             account.balance_nanodollars = reading.balance_nanodollars
             self.learn(label, reading.reports, "meter")
+            if reading.reports and not any(is_full(report) for report in reading.reports):
+                age_s = (self.clock.wall_ms() - min(report.at_ms for report in reading.reports)) / 1000
+                self.resting_scopes.has_room(label, age_s)
 
     def learn_headers(self, candidate: Candidate, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Take in what the headers of a reply say about its account's windows."""
