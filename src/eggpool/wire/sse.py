@@ -67,9 +67,6 @@ class Splitter:
             self._passed = self._searched = 0
             return block
         if self._passed or len(held) > self._max_event_bytes:
-            if not self._passed and not held.strip(b"\r\n"):
-                blank, self._held, self._searched = bytes(held), bytearray(), 0
-                return blank  # further line ends behind an event begin none
             piece = bytes(held[self._passed :])
             del held[:-_LONGEST_OVERLAP]
             self._passed = len(held)
