@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from tests.helpers.clock import HandClock
-from tests.helpers.pool import RunningPool, key_of, pool_of, provider, run, running_pool, settings
+from tests.helpers.pool import RunningPool, after_a_crash, key_of, pool_of, provider, run, running_pool, settings
 from tests.scenarios.asking import CHAT, MESSAGES, MODEL, PATHS, RESPONSES
 
 from eggpool.domain import AccountLabel, Dialect, Usage
@@ -197,8 +196,6 @@ def test_two_clients_with_one_name(tmp_path: Path) -> None:
     """Two clients that call their conversations the same do not land on each other's account."""
 
     async def scenario() -> None:
-        import hashlib
-
         other_key = "ep_test-other-key-00000"
         hashed = hashlib.sha256(other_key.encode()).hexdigest()
         extra = f'[[clients]]\nname = "laptop"\nkey_hash = "sha256:{hashed}"\n'
@@ -238,11 +235,7 @@ def test_it_survives_a_restart(tmp_path: Path, ends: str) -> None:
                     keeping.keep(pool.runtime.pool, pool.runtime.ledger)
                     while not await pool.runtime.database.settle(1.0):
                         pass
-                    (tmp_path / "crashed").mkdir()
-                    for file in tmp_path.glob("usage.sqlite3*"):
-                        shutil.copy(file, tmp_path / "crashed" / file.name)
-                    path = str(tmp_path / "crashed" / "usage.sqlite3")
-                    config = replace(config, database=replace(config.database, path=path))
+                    config = after_a_crash(config, tmp_path / "crashed")
             clock.advance(30)
             async with running_pool(config, clock) as pool:
                 assert [await one.ask(pool) for one in reversed(talks)] == before[::-1]

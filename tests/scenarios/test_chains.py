@@ -107,10 +107,12 @@ def test_the_first_to_come_back(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         clock = HandClock()
-        async with pool_of(tmp_path, {"a": limited(30), "b": limited(40)}, clock=clock) as (pool, _):
-            async with pool.post(PATHS[CHAT], opening()) as answer:
-                assert (answer.status, answer.headers["retry-after"]) == (429, "30")
-                assert b"Rate limit reached." in await answer.read()
+        async with (
+            pool_of(tmp_path, {"a": limited(30), "b": limited(40)}, clock=clock) as (pool, _),
+            pool.post(PATHS[CHAT], opening()) as answer,
+        ):
+            assert (answer.status, answer.headers["retry-after"]) == (429, "30")
+            assert b"Rate limit reached." in await answer.read()
 
     run(scenario)
 
@@ -275,9 +277,11 @@ def test_a_wrong_dialect_is_explained(tmp_path: Path) -> None:
     """A dialect that the model is not served in is told, also in the decision."""
 
     async def scenario() -> None:
-        async with pool_of(tmp_path, {"a": good}, more='protocols = ["openai"]') as (pool, _):
-            async with pool.post(PATHS[MESSAGES], question(MESSAGES), **WHY) as refused:
-                assert refused.status == 400
-                assert json.loads(refused.headers["x-eggpool-decision"]) == {"best": [], "no": {"dialect": 1}}
+        async with (
+            pool_of(tmp_path, {"a": good}, more='protocols = ["openai"]') as (pool, _),
+            pool.post(PATHS[MESSAGES], question(MESSAGES), **WHY) as refused,
+        ):
+            assert refused.status == 400
+            assert json.loads(refused.headers["x-eggpool-decision"]) == {"best": [], "no": {"dialect": 1}}
 
     run(scenario)

@@ -1,4 +1,4 @@
-"""What providers say of their windows is believed: in headers, in errors, at usage endpoints, and by a person's word."""
+"""What providers say of their windows is believed: in headers, errors, usage endpoints; and so is a person."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def ask_meters(pool: RunningPool, *labels: AccountLabel) -> None:
 
 
 def test_headers_change_the_order(tmp_path: Path) -> None:
-    """An account whose headers say that little is left is spared, for that model only, until its window has refilled."""
+    """An account whose headers say that little is left is spared, for that model, until its window has refilled."""
 
     async def scenario() -> None:
         clock = HandClock()
@@ -148,7 +148,7 @@ def test_an_error_that_names_the_reset(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_person_wakes_a_used_up_account(tmp_path: Path) -> None:
-    """Who knows better than an old word of the provider's can say so: the account is tried again, and says it itself."""
+    """Who knows better than an old word of the provider's says so: the account is tried, and speaks for itself."""
 
     async def scenario() -> None:
         limited = Behaviour(reply(*ERRORS["zai"]), good, reply(*ERRORS["zai"]))
@@ -164,7 +164,7 @@ def test_a_person_wakes_a_used_up_account(tmp_path: Path) -> None:
 
 
 def test_a_usage_endpoint(tmp_path: Path) -> None:
-    """A meter that says 100 % refuses until its reset, one that says 40 % only orders, and a broken one does nothing."""
+    """A meter that says 100 % refuses until its reset, one with 40 % only orders, a broken one does nothing."""
 
     async def scenario() -> None:
         clock = HandClock()
@@ -252,7 +252,7 @@ def test_a_success_ends_the_rest_of_a_429(tmp_path: Path) -> None:
 
 
 def test_a_persons_word(tmp_path: Path) -> None:
-    """What a person says of a window orders accounts from then on and is shown, never refuses, and ends at the reset."""
+    """What a person says of a window orders accounts and is shown, never refuses, and ends at the reset."""
 
     async def scenario() -> None:
         clock = HandClock()
@@ -266,7 +266,7 @@ def test_a_persons_word(tmp_path: Path) -> None:
                 by_hand.rest(live, "b", 60)
                 assert await served_by(pool) == A
                 by_hand.wake(live, "b")
-                with pytest.raises(CommandRefused, match="it has: .*weekly"):
+                with pytest.raises(CommandRefused, match=r"it has: .*weekly"):
                     by_hand.set_used(live, "a", "yearly", 0.5)
                 async with pool.get("/api/status") as shown:
                     first = json.loads(await shown.read())["accounts"][0]
