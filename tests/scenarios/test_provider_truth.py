@@ -214,6 +214,27 @@ def test_a_meter_that_says_more_is_left_again(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_quota_that_comes_back_before_its_time(tmp_path: Path) -> None:
+    """When a meter says for a while that there is quota again, one request finds out, long before the told end."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        far = {"error": {"type": "usage_limit_reached", "message": "The usage limit has been reached"}}
+        far["error"] |= {"resets_at": (START_MS + 3 * 86_400_000) // 1000}  # type: ignore[operator]
+        more = 'protocols = ["openai"]\nmeter = "opencode-go"\n'
+        async with pool_of(tmp_path, {"a": Behaviour(reply(429, far))}, more=more, clock=clock) as (pool, at):
+            assert await served_by(pool) == "429"
+            at.behave(key_of("a"), metered(usage(3, START_MS + 7 * 86_400_000)))
+            await ask_meters(pool, A)
+            assert await served_by(pool) == "429"  # two words stand against each other: the worse one counts
+            clock.advance(3600)
+            await ask_meters(pool, A)
+            assert [await served_by(pool) for _ in range(2)] == [A, A]
+            assert pool.runtime.pool.rests == {}
+
+    run(scenario)
+
+
 def test_drift_is_shown(tmp_path: Path) -> None:
     """How far a report lay from what was believed before it is kept and shown."""
 
