@@ -12,17 +12,15 @@ from hypothesis import strategies as st
 from tests.helpers.clock import HandClock
 
 from eggpool.config.load import load
-from eggpool.domain import AccountLabel, Dialect, ListedModel, QuotaReport, QuotaUnit
+from eggpool.domain import AccountLabel, Dialect, ListedModel
 from eggpool.engine.leases import ONE_REQUEST, Lease
 from eggpool.engine.pool import MAX_REMEMBERED_REPLIES, Pool
 from eggpool.routing.catalog import AccountModels
-from eggpool.routing.health import account_scope
 from eggpool.routing.plan import Demand, Plan, plan
 from eggpool.routing.verdict import VERDICTS, Kind
 from eggpool.store.facts import Fact
 from eggpool.store.ids import IdMaker
 from eggpool.store.ledger import Ledger
-from eggpool.upstream.meters import Reading
 
 T = TypeVar("T")
 
@@ -231,34 +229,3 @@ def test_disabled_accounts_take_no_part() -> None:
     pool, _ = opened(HandClock())
     assert set(pool.accounts) == {A, B}
     assert {candidate.account for candidate in pool.everyone().candidates} == {A, B}
-
-
-def reading(clock: HandClock, share: float, *, exhausted: bool | None = None, age_s: float = 0.0) -> Reading:
-    """What a usage endpoint said about the week, so long ago."""
-    at_ms = clock.wall_ms() - round(age_s * 1000)
-    report = QuotaReport("weekly", at_ms, QuotaUnit.PERCENT, used_share=share, exhausted=exhausted)
-    return Reading((report,), None, None, 1000)
-
-
-@pytest.mark.parametrize(
-    ("kind", "share", "exhausted", "age_s", "rests"),
-    [
-        pytest.param(Kind.PLAN_WINDOW, 0.4, None, 0.0, False, id="room again"),
-        pytest.param(Kind.PLAN_WINDOW, 1.0, None, 0.0, True, id="still full"),
-        pytest.param(Kind.PLAN_WINDOW, 0.4, True, 0.0, True, id="the provider says that nothing is left"),
-        pytest.param(Kind.PLAN_WINDOW, 0.4, None, 60.0, True, id="said before the rest began"),
-        pytest.param(Kind.BALANCE, 0.4, None, 0.0, True, id="a rest of another kind"),
-    ],
-)
-def test_a_meter_with_room_ends_a_rest(
-    kind: Kind, share: float, exhausted: bool | None, age_s: float, rests: bool
-) -> None:
-    """A rest for want of quota is over when the provider's own meter says that there is some, and only then."""
-    clock = HandClock()
-    pool, _ = opened(clock)
-    lease = pool.lease(planned(pool, clock).choices[0])
-    account = lease.candidate.account
-    lease.failed(kind, 3600.0)
-    clock.advance(10)
-    pool.learn_reading(account, reading(clock, share, exhausted=exhausted, age_s=age_s))
-    assert (account_scope(account) in pool.rests) is rests

@@ -263,12 +263,28 @@ def test_a_chain_is_walked() -> None:
     """Of an alias the next model is tried when the one before cannot be served, each account once for each model."""
     pool = opened(HandClock())
     search = search_of(pool, "fast")
-    tried = []
+    tried: list[tuple[AccountLabel, str]] = []
     while (choice := search.next()) is not None:
         tried.append((choice.candidate.account, choice.candidate.model))
         assert search.others_left == (len(tried) < 4)
         pool.lease(choice).failed(Kind.SERVER_ERROR, None)
     assert tried == [(A, "m"), (B, "m"), (A, "n"), (B, "n")]
+
+
+def test_the_last_resort_comes_after_the_chain() -> None:
+    """What rests on our guess is tried behind the next model, and before giving up."""
+    pool = opened(HandClock())
+    for _ in range(2):
+        choice = search_of(pool, "m").next()
+        assert choice is not None
+        pool.lease(choice).failed(Kind.SERVER_ERROR, None)
+    search = search_of(pool, "fast")
+    tried: list[tuple[AccountLabel, str]] = []
+    while (choice := search.next()) is not None:
+        tried.append((choice.candidate.account, choice.candidate.model))
+        assert search.others_left == (len(tried) < 4)
+        pool.lease(choice).failed(Kind.SERVER_ERROR, None)
+    assert tried == [(A, "n"), (B, "n"), (A, "m"), (B, "m")]
 
 
 def test_others_are_left_only_where_they_may_be_tried() -> None:

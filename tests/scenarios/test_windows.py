@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
 from tests.helpers.clock import HandClock
-from tests.helpers.pool import RunningPool, key_of, pool_of, provider, run, running_pool, settings
+from tests.helpers.pool import RunningPool, after_a_crash, key_of, pool_of, provider, run, running_pool, settings
 from tests.scenarios.asking import CHAT, MESSAGES, PATHS, opening
 
-from eggpool.config.schema import Config
 from eggpool.domain import AccountLabel, Dialect, Usage
 from eggpool.engine import keeping
 from eggpool.scripted import (
     Behaviour,
     Script,
     ScriptedProvider,
+    WaitFor,
     cut_stream,
     error,
     error_in_stream,
@@ -60,22 +60,6 @@ def share(pool: RunningPool, label: AccountLabel, window: str = "weekly") -> flo
     used = next(view.used_share for view in views if view.name == window)
     assert used is not None
     return used
-
-
-def crashed(config: Config, folder: Path) -> Config:
-    """The same pool on what stands on disk now, as if its process had died at this moment."""
-    folder.mkdir()
-    assert config.database.path is not None
-    for file in Path(config.database.path).parent.glob("usage.sqlite3*"):
-        shutil.copy(file, folder / file.name)
-    return settings_at(config, folder)
-
-
-def settings_at(config: Config, folder: Path) -> Config:
-    """The same configuration with its books in another folder."""
-    from msgspec.structs import replace
-
-    return replace(config, database=replace(config.database, path=str(folder / "usage.sqlite3")))
 
 
 def test_limits_spare_the_account_that_is_ahead(tmp_path: Path) -> None:
@@ -192,8 +176,6 @@ every = "day"
 limit_requests = 2
 enforce = true
 """
-        from eggpool.scripted import WaitFor
-
         async with ScriptedProvider({key_of("a"): lambda _, reply: (WaitFor(go), *reply.steps())}) as at:
             config = settings(tmp_path, provider("alpha", at, "a") + table)
             async with running_pool(config, HandClock()) as pool:
@@ -220,15 +202,17 @@ every = "day"
 limit_requests = 2
 enforce = true
 """
-        async with ScriptedProvider() as at:
-            async with running_pool(settings(tmp_path, provider("alpha", at, "a") + table), clock) as pool:
-                assert [await served_by(pool) for _ in range(3)] == [A, A, "429"]
-                async with pool.post(PATHS[CHAT], opening()) as refused:
-                    assert int(refused.headers["retry-after"]) == (24 - 14) * 3600 - 13 * 60 - 20
-                clock.advance((24 - 14) * 3600 - 13 * 60 - 21)
-                assert await served_by(pool) == "429"
-                clock.advance(1)
-                assert await served_by(pool) == A
+        async with (
+            ScriptedProvider() as at,
+            running_pool(settings(tmp_path, provider("alpha", at, "a") + table), clock) as pool,
+        ):
+            assert [await served_by(pool) for _ in range(3)] == [A, A, "429"]
+            async with pool.post(PATHS[CHAT], opening()) as refused:
+                assert int(refused.headers["retry-after"]) == (24 - 14) * 3600 - 13 * 60 - 20
+            clock.advance((24 - 14) * 3600 - 13 * 60 - 21)
+            assert await served_by(pool) == "429"
+            clock.advance(1)
+            assert await served_by(pool) == A
 
     run(scenario)
 
@@ -251,7 +235,7 @@ def test_a_restart_knows_what_was_spent(tmp_path: Path) -> None:
                 assert sum(before.values()) == 5 * 3 * DOLLARS // 10
                 while not await pool.runtime.database.settle(1.0):
                     pass
-                again = crashed(config, tmp_path / "crashed")
+                again = after_a_crash(config, tmp_path / "crashed")
             for follower in (config, again):
                 async with running_pool(follower, clock) as pool:
                     assert {label: spent(pool, label) for label in (A, B)} == before
@@ -318,10 +302,8 @@ def test_what_is_booked_is_what_windows_count(tmp_path: Path, seed: int) -> None
                         asking.cancel()
                         await pool.until(lambda: pool.in_flight == 0)
                     else:
-                        try:
+                        with contextlib.suppress(OSError):
                             await pool.answer(PATHS[dialect], body)
-                        except OSError:
-                            pass
                     await pool.until(lambda: pool.in_flight == 0)
                     clock.advance(chance.choice([2, 20, 200]))
                     if chance.random() < 0.2:
@@ -339,7 +321,7 @@ def test_what_is_booked_is_what_windows_count(tmp_path: Path, seed: int) -> None
                 assert counted == {label: booked.get(label, 0) for label in (A, B)}
                 for label in (A, B):
                     assert pool.runtime.pool.accounts[label].quota._reserved_all == [0, 0, 0]
-                again = crashed(config, tmp_path / "crashed")
+                again = after_a_crash(config, tmp_path / "crashed")
             for follower in (config, again):
                 async with running_pool(follower, clock) as pool:
                     assert {label: spent(pool, label) for label in (A, B)} == counted

@@ -26,6 +26,7 @@ from eggpool.routing.plan import Choice
 from eggpool.routing.rate_headers import read as read_headers
 from eggpool.routing.speech import REFUSED_FOR_S, Surface
 from eggpool.routing.spending import NOTHING, Spending
+from eggpool.routing.verdict import Kind
 from eggpool.routing.windows import Channel
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Client
@@ -35,11 +36,6 @@ from eggpool.wire.counting import Calibration
 
 MAX_REMEMBERED_REPLIES = 20_000
 MAX_REFUSED_SURFACES = 10_000  # models are named by callers
-
-
-def is_full(report: QuotaReport) -> bool:
-    """Whether a provider says that nothing is left in a window."""
-    return bool(report.exhausted) or (report.used_share is not None and report.used_share >= 1.0)
 
 
 class Pool:
@@ -167,14 +163,16 @@ class Pool:
             account.changed = True
 
     def learn_reading(self, label: AccountLabel, reading: Reading) -> None:
-        """Take in what an account's usage endpoint said."""
+        """Take in what an account's usage endpoint said. Where that is that there is quota, a rest for want of it is
+        in doubt: it may have been given back before its time."""
         account = self.accounts.get(label)
-        if account is not None:
-            account.balance_nanodollars = reading.balance_nanodollars
-            self.learn(label, reading.reports, "meter")
-            if reading.reports and not any(is_full(report) for report in reading.reports):
-                age_s = (self.clock.wall_ms() - min(report.at_ms for report in reading.reports)) / 1000
-                self.resting_scopes.has_room(label, age_s)
+        if account is None:
+            return
+        account.balance_nanodollars = reading.balance_nanodollars
+        self.learn(label, reading.reports, "meter")
+        if reading.reports and account.quota.refusal(self.clock.wall_ms()) is None:
+            self.resting_scopes.doubt(health.account_scope(label), Kind.PLAN_WINDOW.value)
+            self.line.wake()
 
     def learn_headers(self, candidate: Candidate, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Take in what the headers of a reply say about its account's windows."""

@@ -22,8 +22,6 @@ _log = logging.getLogger(__name__)
 KEPT_FROM_S = 5.0  # a shorter rest is over before a new process serves
 MOST_RESTS = 10_000  # models are named by callers, so there could be any number of scopes
 
-OF_A_WINDOW = "plan_window"  # the kind of a rest that ends when the window has room again
-
 UNTOLD = frozenset({"model_missing", "forbidden"})  # a caller that asks for ever new names could fill the events
 
 _PREFIX = "rest:"
@@ -101,12 +99,13 @@ class Rests:
                 detail = f"{_words(scope)} was woken by hand from its rest: {before.kind}."
                 self._tell("account_woken", _account(scope), before, detail)
 
-    def has_room(self, account: AccountLabel, age_s: float) -> None:
-        """The provider's own meter said, so long ago, that there is quota left: a rest for want of it is over."""
-        scope = health.account_scope(account)
-        rest = self.states.get(scope)
-        if rest is not None and rest.kind == OF_A_WINDOW:
-            self.step((scope,), health.Succeeded(self._clock.now() - max(age_s, 0.0)), account)
+    def doubt(self, scope: ScopeKey, kind: str) -> None:
+        """A newer word contradicts a rest of that kind: one request may find out which of the two is true."""
+        rest, now = self.states.get(scope), self._clock.now()
+        if rest is None or rest.kind != kind or rest.on_trial or now >= rest.until:
+            return
+        after = self.states[scope] = msgspec.structs.replace(rest, until=now)
+        self._keep(scope, after, 0.0)
 
     def restore(self, state: Mapping[str, str]) -> None:
         """Take over what the last process wrote down, but for what is over by now or cannot be read."""

@@ -223,8 +223,10 @@ class Quota:
         window = Window(spec, report.model, known.configured if known else None)
         if known is not None:
             known.move(now_ms)
-            if known.spec.unit is spec.unit and known.own:
-                window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+            if known.spec.unit is spec.unit:
+                if known.own:
+                    window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+                window.told, window.drift = dict(known.told), known.drift
             self.windows[self.windows.index(known)] = window
             return window
         if len(self.windows) >= MOST_WINDOWS:
