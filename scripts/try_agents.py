@@ -24,8 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from scripted_model import AFTER, BEFORE, DONE, TASK, faults, say_next
-
 from eggpool.config.load import load
 from eggpool.domain import Dialect, Limits, ListedModel, Outcome
 from eggpool.engine.runtime import Runtime, open_runtime
@@ -33,6 +31,7 @@ from eggpool.scripted import Question, ReceivedRequest, Reply, ScriptedProvider,
 from eggpool.scripted.good import answered, error_reply
 from eggpool.store.stats import RequestRow, recent_requests
 from eggpool.web.app import make_app
+from scripted_model import AFTER, BEFORE, DONE, TASK, faults, say_next
 
 LIMIT_S = 90.0  # for one agent and one task
 SETTLE_S = 5.0
@@ -290,14 +289,14 @@ api_key = "test-key-0000"
 
 async def _listed(runtime: Runtime) -> None:
     async with asyncio.timeout(SETTLE_S):
-        while not runtime.pool.catalog.offers:
+        while not runtime.pool.catalog.offers:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
 
 
 async def _booked(runtime: Runtime) -> tuple[RequestRow, ...]:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SETTLE_S):
-            while runtime.pool.in_flight:
+            while runtime.pool.in_flight:  # noqa: ASYNC110 - the same
                 await asyncio.sleep(0.01)
     await runtime.database.settle(SETTLE_S)
     return await runtime.database.read(lambda connection: recent_requests(connection, 1000))

@@ -13,7 +13,6 @@ from eggpool.domain import Dialect, Usage
 from eggpool.scripted import chat
 from eggpool.scripted.answer import CREATED_AT_S, SEAL, Answer, Question, answer_to
 
-
 _SEALED = "reasoning.encrypted_content"
 
 
