@@ -289,14 +289,14 @@ api_key = "test-key-0000"
 
 async def _listed(runtime: Runtime) -> None:
     async with asyncio.timeout(SETTLE_S):
-        while not runtime.pool.catalog.offers:
+        while not runtime.pool.catalog.offers:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
 
 
 async def _booked(runtime: Runtime) -> tuple[RequestRow, ...]:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SETTLE_S):
-            while runtime.pool.in_flight:
+            while runtime.pool.in_flight:  # noqa: ASYNC110 - the same
                 await asyncio.sleep(0.01)
     await runtime.database.settle(SETTLE_S)
     return await runtime.database.read(lambda connection: recent_requests(connection, 1000))

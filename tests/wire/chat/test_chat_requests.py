@@ -218,19 +218,24 @@ def test_what_cannot_be_said_is_refused_or_named() -> None:
         chat.write_request(Prompt("m", (Turn("user", (Document(url="https://example.com/a.pdf"),)),)))
     thoughtful = Prompt("m", (turn, Turn("assistant", (Thinking("Hm.", signature="c2ln"), Text("Yes.")))))
     assert chat.write_request(thoughtful).lost == ("thinking",)
-    assert chat.write_request(Prompt("m", (turn,), user="u" * 65)).lost == ("user",)
+    named = Prompt("m", (turn,), user="u" * 65)
+    assert chat.write_request(named).lost == ("user",)
 
 
-def test_thoughts_between_calls_go_back_to_models_that_sign_nothing() -> None:
-    """Thoughts without a seal stand beside the calls that they led to; sealed ones are lost."""
-    call = ToolCall("c1", "f", "{}")
-    open_thoughts = Prompt("m", (Turn("assistant", (Thinking("Hm."), call)),))
-    written = chat.write_request(open_thoughts)
-    assert msgspec.json.decode(written.body)["messages"][0]["reasoning_content"] == "Hm."
+def test_unsealed_thoughts_go_back() -> None:
+    """Providers that think in this dialect refuse a turn whose thoughts are missing; thoughts alone are no turn."""
+    call = ToolCall("call_1", "read_file", "{}")
+    turns = (
+        Turn("user", (Text("x"),)),
+        Turn("assistant", (Thinking("Hm."), Thinking(summary=("So ", "be it.")), call)),
+        Turn("user", (ToolResult("call_1", (Text("y"),)),)),
+        Turn("assistant", (Thinking("Nothing to say."),)),
+    )
+    written = chat.write_request(Prompt("m", turns))
     assert written.lost == ()
-    sealed = Prompt("m", (Turn("assistant", (Thinking("Hm.", signature="c2ln"), call)),))
-    assert b"Hm." not in chat.write_request(sealed).body
-    assert chat.write_request(sealed).lost == ("thinking",)
+    messages = msgspec.json.decode(written.body)["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool"]
+    assert messages[1]["reasoning_content"] == "Hm.So be it."
 
 
 def test_custom_tools_are_bridged() -> None:
