@@ -8,6 +8,7 @@ understood by `wire`; here they are put in order. No lock is held and nothing wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import math
 from collections.abc import Iterable
@@ -44,11 +45,12 @@ from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
 from eggpool.upstream.headers import hide, towards_client, towards_provider, without_dialect
 from eggpool.wire import envelope as envelopes
-from eggpool.wire import forms, provenance
+from eggpool.wire import forms, provenance, too_long
 from eggpool.wire.counting import Content
 from eggpool.wire.dialects import CODECS
 from eggpool.wire.notes import Note
 from eggpool.wire.relay import PlainRelay, StreamRelay
+from eggpool.wire.translation import TranslatedStream
 
 LONGEST_ID = 128  # characters of a provider's name for a request
 MAX_REASONS = 20  # accounts named in an error message
@@ -58,6 +60,8 @@ _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
 
 ESTIMATED = (b"x-eggpool-estimate", b"true")
 """Stands at a count of tokens that no provider has made."""
+
+_LIMITS = frozenset({Kind.RATE, Kind.PLAN_WINDOW, Kind.BALANCE, Kind.CONCURRENCY})
 
 CANNOT_COUNT = frozenset(Kind) - {Kind.BAD_REQUEST, Kind.PROMPT_TOO_LONG}
 """Failures of a provider's own count after which an estimate is given."""
@@ -206,7 +210,7 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
-        if self._relay is not None and self._relay.error is not None:
+        if self._relay is not None and self._relay.error is not None and self._stage is not _Stage.BROKEN:
             failure = told_in_band(self._relay.error)
             self._booking.error_class = failure.kind.value
             self._attempt_failed(failure)
@@ -252,6 +256,7 @@ class Exchange:
                 self._translation = self._translated(search.dialect, choice.candidate)
             except BadRequest as error:
                 search.leased()
+                search.not_asked()
                 untold = error
                 continue
             outcome = await self._try(choice)
@@ -272,7 +277,7 @@ class Exchange:
                 search.ask_otherwise(choice.candidate)
         if self._inbound.surface.counts and (failure is None or failure.kind in CANNOT_COUNT):
             return self._counted(search.counted)
-        if failure is None and untold is not None:
+        if failure is None and untold is not None and not search.native_comes_back:
             raise untold
         if failure is None:
             raise _nothing_to_try(self._inbound, search)
@@ -312,17 +317,20 @@ class Exchange:
         translator = self._translator = self._translator or Translator(self._inbound)
         return translator.into(dialect, candidate)
 
-    async def _try_bare(self, choice: Choice, refusal: Failure) -> Answer | Failure:
+    async def _try_bare(self, choice: Choice, refusal: Answer | Failure) -> Answer | Failure:
         """The same account once more, without what only another account can read; `refusal` where there is no such."""
-        whole = self._inbound.envelope if self._translation is None else None
-        bare = provenance.without(whole, self._inbound.surface.dialect) if whole is not None else None
+        inbound, whole = self._inbound, self._inbound.envelope
+        bare = provenance.without(whole, inbound.surface.dialect) if whole is not None else None
         if bare is None:
             return refusal
-        self._inbound.envelope = bare
-        outcome = await self._try(choice)
-        if isinstance(outcome, Failure):
-            self._inbound.envelope = whole  # the next account may be the one that can read it
-        return outcome
+        inbound.envelope, self._translator = bare, None
+        with contextlib.suppress(BadRequest):
+            self._translation = self._translated(self._searching.dialect, choice.candidate)
+            refusal = await self._try(choice)
+        if isinstance(refusal, Failure):
+            inbound.envelope = whole  # the next account may be the one that can read it
+            self._translator = None
+        return refusal
 
     async def _send_and_judge(self, lease: Lease, attempt: Attempt) -> Answer | Failure:
         target = lease.target
@@ -422,6 +430,8 @@ class Exchange:
         booking.error_class = failure.kind.value
         booking.decided(search)
         back_s = search.retry_after_s
+        if failure.head is None and failure.in_band:
+            _raise_again(failure, self._inbound.surface.dialect, failure.told_s or back_s)
         if failure.head is None:
             error, wait_s = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed, failure.told_s or back_s
             raise error(f"No account could answer. The last one failed so: {failure.detail}", retry_after_s=wait_s)
@@ -439,21 +449,26 @@ class Exchange:
         attempt, relay = self._attempt, self._relay
         if attempt is None or attempt.reply is None or relay is None:
             return b""
+        failure = Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
         try:
-            while chunk := await attempt.reply.read():
+            # Behind an error nothing is translated any more; what is passed through is left to the provider.
+            while relay.error is None or not isinstance(relay, TranslatedStream):
+                chunk = await attempt.reply.read()
+                if not chunk:
+                    break
                 if out := relay.feed(chunk):
                     return out
         except UpstreamError as error:
-            if isinstance(relay, PlainRelay) or not relay.terminal or relay.inside_event:
-                return self._broken(Failure(classify_exception(error), str(error)))
+            failure = Failure(classify_exception(error), str(error))
+            translated = isinstance(relay, TranslatedStream)  # which may have held back its end for more to come
+            if not translated and (isinstance(relay, PlainRelay) or not relay.terminal or relay.inside_event):
+                return self._broken(failure)
             # The provider had said that the reply is whole; how its connection ends takes nothing away.
         rest = relay.finish()
         if relay.terminal or relay.error is not None or not self._inbound.surface.answers:
             self._stage = _Stage.COMPLETE
             return rest
-        return self._broken(
-            Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
-        )
+        return rest + self._broken(failure) if isinstance(relay, TranslatedStream) else self._broken(failure)
 
     def _broken(self, failure: Failure) -> bytes:
         """The answer broke off: tell the client in-band, or close the connection where that cannot be done."""
@@ -462,7 +477,10 @@ class Exchange:
         self._attempt_failed(failure)
         if self._relay is None or isinstance(self._relay, PlainRelay) or self._relay.inside_event:
             raise StreamCut("The provider broke off the reply.")
-        return self._codec.write_error_event(502, f"The reply broke off. {failure.detail}", "upstream_broken")
+        message = f"The reply broke off. {failure.detail}"
+        if isinstance(self._relay, TranslatedStream):
+            return self._relay.fail(message, "upstream_broken")
+        return self._codec.write_error_event(502, message, "upstream_broken")
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -534,6 +552,16 @@ def _with_retry_after(
         return headers
     kept = [header for header in headers if header[0] not in (b"retry-after", b"retry-after-ms")]
     return [*kept, (b"retry-after", b"%d" % max(1, math.ceil(back_s or told_s or 1)))]
+
+
+def _raise_again(failure: Failure, dialect: Dialect, wait_s: float | None) -> None:
+    """Tell what a provider said under a 200 by the status that it should have had; returns where no status is known."""
+    if failure.kind is Kind.PROMPT_TOO_LONG:
+        raise BadRequest(too_long.translated(dialect, failure.detail), code=too_long.CODE)
+    if failure.kind is Kind.BAD_REQUEST:
+        raise BadRequest(failure.detail)
+    if failure.kind in _LIMITS:
+        raise AllLimited(failure.detail, retry_after_s=wait_s or 1.0)
 
 
 def _nothing_to_try(inbound: Inbound, search: Search) -> RequestRefused | CannotServe:

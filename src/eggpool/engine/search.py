@@ -117,6 +117,19 @@ class Search:
             self.planned = next((one for one in self._plans if not one.wrong_dialect), self._plans[0])
         return None
 
+    def not_asked(self) -> None:
+        """The last choice cannot be told what the request wants, in its dialect: that was no try."""
+        self._tries -= 1
+
+    @property
+    def native_comes_back(self) -> bool:
+        """Whether an account that speaks the client's dialect may be asked later, though not now."""
+        native = tuple(
+            Offer(offer.model, tuple(one for one in offer.candidates if self.demand.dialect in one.dialects))
+            for offer in self._offers
+        )
+        return any(self._plan(offer, everybody=True).retry_after_s is not None for offer in native if offer.candidates)
+
     def ask_otherwise(self, candidate: Candidate) -> None:
         """The last choice does not serve the model in the dialect that it was asked in: it may in another one."""
         refused = self.dialect

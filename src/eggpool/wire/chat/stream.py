@@ -160,12 +160,14 @@ class StreamWriter:
         return self._delta(b'"role":"assistant","content":""')
 
     def _delta(self, inner: bytes) -> bytes:
+        if not self._before:
+            return self._begin(self._start) + self._delta(inner)
         return self._before + b',"choices":[{"index":0,"delta":{' + inner + self._after
 
     def _with_logprobs(self, event: TextDelta) -> bytes:
         inner = b'"content":' + _encode(event.text)
-        told = b'},"logprobs":{"content":' + (event.logprobs or b"null") + b',"refusal":null'
-        return self._delta(inner + told)
+        logprobs = msgspec.json.decode(event.logprobs or b"null")  # not as they came: they may hold line ends
+        return self._delta(inner + b'},"logprobs":{"content":' + _encode(logprobs) + b',"refusal":null')
 
     def _call_start(self, event: ToolCallStart) -> bytes:
         place = self._calls[event.block] = len(self._calls)
@@ -196,9 +198,10 @@ class StreamWriter:
         return self._delta(b'"tool_calls":[{"index":' + place + b"," + field + _encode(piece) + b"}}]")
 
     def _end(self) -> bytes:
+        begun = b"" if self._before else self._begin(self._start)
         finish = _encode(FINISH[self._stop])
         tail = b',"usage":null}\n\n' if self._echo.include_usage else b"}\n\n"
-        out = self._before + b',"choices":[{"index":0,"delta":{},"finish_reason":' + finish + b"}]" + tail
+        out = begun + self._before + b',"choices":[{"index":0,"delta":{},"finish_reason":' + finish + b"}]" + tail
         if self._echo.include_usage:
             usage = _encode(write_usage(self._usage or TokenUsage()))
             out += self._before + b',"choices":[],"usage":' + usage + b"}\n\n"
