@@ -76,11 +76,6 @@ class Thinking(msgspec.Struct, frozen=True, tag=True):
     summary: tuple[str, ...] = ()
     id: str | None = None
 
-    @property
-    def sealed(self) -> bool:
-        """Whether some of it is understood by its maker only."""
-        return bool(self.signature or self.redacted or self.encrypted)
-
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
     """A model's refusal in an earlier turn."""
