@@ -248,8 +248,11 @@ class Quota:
         refused: QuotaRefusal | None = None
         lines: list[tuple[int, Line, int]] = []
         longest_ms = 0
+        guessed = not self._knows_better(now_ms)
         for window in self.windows:
             if window.model is not None and window.model != model:
+                continue
+            if window.is_guess and not guessed:
                 continue
             reserved = self._aside(window.model)[window.place]
             line = window.line(now_ms, reserved, self._poll_ms)
@@ -266,6 +269,15 @@ class Quota:
             until = min(until, refused.until_ms)
         self.refused = refused
         self.until_ms = max(until, now_ms + 1)
+
+    def _knows_better(self, now_ms: int) -> bool:
+        """Whether a share of the account is known by more than an assumption: then assumptions say nothing."""
+        for window in self.windows:
+            if window.model is None and not window.is_guess:
+                window.move(now_ms)
+                if window.share(now_ms, 0, self._poll_ms) is not None:
+                    return True
+        return False
 
     def _weigh(self, lines: list[tuple[int, Line, int]], longest_ms: int, now_ms: int) -> int:
         """The pressure of all windows together: the pace of the longest, and the crowding of a shorter one.

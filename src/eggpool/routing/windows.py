@@ -112,6 +112,7 @@ class Window:
         "configured",
         "drift",
         "ends_ms",
+        "is_guess",
         "length_ms",
         "limit",
         "model",
@@ -142,6 +143,8 @@ class Window:
     def _describe(self, spec: WindowSpec) -> None:
         self.spec = spec
         self.place = PLACES[spec.unit]
+        # It only stands in the general `[limits]`, and the user does not want it enforced.
+        self.is_guess = spec.source is WindowSource.ASSUMED and not spec.enforce
         self.length_ms = min(max(spec.length_s * 1000, SHORTEST_MS), LONGEST_MS)
         self._width_ms = max(self.length_ms // BUCKETS, 1)
         limit = spec.limit
