@@ -219,10 +219,16 @@ def test_quota_that_comes_back_before_its_time(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         clock = HandClock()
-        far = {"error": {"type": "usage_limit_reached", "message": "The usage limit has been reached"}}
-        far["error"] |= {"resets_at": (START_MS + 3 * 86_400_000) // 1000}  # type: ignore[operator]
+        far = {
+            "type": "usage_limit_reached",
+            "message": "The usage limit has been reached",
+            "resets_at": (START_MS + 3 * 86_400_000) // 1000,
+        }
         more = 'protocols = ["openai"]\nmeter = "opencode-go"\n'
-        async with pool_of(tmp_path, {"a": Behaviour(reply(429, far))}, more=more, clock=clock) as (pool, at):
+        async with pool_of(tmp_path, {"a": Behaviour(reply(429, {"error": far}))}, more=more, clock=clock) as (
+            pool,
+            at,
+        ):
             assert await served_by(pool) == "429"
             at.behave(key_of("a"), metered(usage(3, START_MS + 7 * 86_400_000)))
             await ask_meters(pool, A)
