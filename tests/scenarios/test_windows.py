@@ -229,8 +229,8 @@ def test_a_restart_knows_what_was_spent(tmp_path: Path) -> None:
             async with running_pool(config, clock) as pool:
                 for number in range(5):
                     await served_by(pool)
-                    clock.advance(10)
-                    if number == 1:
+                    clock.advance(1)
+                    if number in (1, 2):  # after the second time one of them has the older word
                         keeping.keep(pool.runtime.pool, pool.runtime.ledger)
                         clock.advance(1)
                 before = {label: spent(pool, label) for label in (A, B)}
