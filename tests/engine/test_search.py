@@ -173,8 +173,8 @@ def test_nobody_is_overtaken_and_no_place_is_lost(steps: list[tuple[str, int]]) 
                 event.set()
         await settled()
         assert (pool.in_flight, len(pool.line), crowd.waiting) == (0, 0, [])
-        ends = await asyncio.gather(*crowd.tasks.values(), return_exceptions=True)
-        assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
+        results = await asyncio.gather(*crowd.tasks.values(), return_exceptions=True)
+        assert {type(one) for one in results} <= {type(None), asyncio.CancelledError}
 
     asyncio.run(scenario())
 
