@@ -226,6 +226,7 @@ class Quota:
             if known.spec.unit is spec.unit:
                 if known.own:
                     window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+                window.move(now_ms)  # into its period, which begins with nothing said
                 window.told, window.drift = dict(known.told), known.drift
             self.windows[self.windows.index(known)] = window
             return window
