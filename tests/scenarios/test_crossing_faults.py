@@ -142,7 +142,7 @@ def test_error_statuses(tmp_path: Path, ours: Dialect, theirs: Dialect) -> None:
     run(scenario)
 
 
-SAYS_TOO_LONG = {
+SAYS_TOO_LONG: dict[Dialect, tuple[int, Any]] = {
     CHAT: (400, {"error": {"message": "This model's maximum context length is 8192 tokens.", "type": "x",
                            "param": "messages", "code": "context_length_exceeded"}}),
     MESSAGES: (400, {"type": "error", "error": {"type": "invalid_request_error",
@@ -500,8 +500,8 @@ def test_usage_is_the_same_in_all_words(tmp_path: Path, ours: Dialect, theirs: D
                 assert counts == (40, 60, 20)
             else:
                 whole, part = ("prompt", "completion") if ours is CHAT else ("input", "output")
-                counts = (found[f"{whole}_tokens"], found[f"{whole}_tokens_details"]["cached_tokens"])
-                assert (*counts, found[f"{part}_tokens"]) == (100, 60, 20)
+                cached = found[f"{whole}_tokens_details"]["cached_tokens"]
+                assert (found[f"{whole}_tokens"], cached, found[f"{part}_tokens"]) == (100, 60, 20)
             usage = (await pool.booked(1))[0].record.usage
             assert (usage.input_tokens, usage.cache_read_tokens, usage.output_tokens) == (100, 60, 20)
 
