@@ -16,6 +16,7 @@ from tests.scenarios.crossing import (
     PROTOCOLS,
     TRANSLATION,
     anthropic_client,
+    golden,
     judged,
     one_dialect,
 )
@@ -293,6 +294,26 @@ def test_what_is_left_out_is_told(tmp_path: Path, ours: Dialect, theirs: Dialect
             decision = (await pool.booked(1))[0].record.decision
             assert decision is not None
             assert json.loads(decision)["lost"] == lost.split(",")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_is_left_out_of_an_answer_is_told(tmp_path: Path, stream: bool) -> None:
+    """What the client's dialect has no words for stands in the books, and in the header where that was not sent yet."""
+
+    async def scenario() -> None:
+        accounts = {"a": golden(MESSAGES, "search.sse")}
+        async with one_dialect(tmp_path, MESSAGES, accounts) as (pool, _):
+            async with pool.post(PATHS[CHAT], question(stream=stream)) as answer:
+                assert answer.status == 200
+                await answer.read()
+                told = answer.headers[TRANSLATION]
+            decision = (await pool.booked(1))[0].record.decision
+            assert decision is not None
+            lost = json.loads(decision)["lost"]
+            assert "web_search_tool_result" in lost
+            assert told == "chat>messages" + ("" if stream else f"; lost={','.join(lost)}")
 
     run(scenario)
 

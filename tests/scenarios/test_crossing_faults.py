@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ from eggpool.scripted import (
     Reply,
     Script,
     ScriptedProvider,
+    SendChunk,
     Steps,
+    WaitFor,
     answer_to,
     crlf_lines,
     cut_body,
@@ -524,6 +527,70 @@ def test_client_leaves(tmp_path: Path, ours: Dialect, theirs: Dialect) -> None:
             assert (row.outcome.value, row.error_class) == ("cancelled", "client_left")
             assert row.usage_source.value == ("partial" if theirs is MESSAGES else "none")
             assert row.usage.input_tokens == (3 if theirs is MESSAGES else 0)
+
+    run(scenario)
+
+
+SIGN = {CHAT: b": keep-alive\n\n", MESSAGES: b'event: ping\ndata: {"type": "ping"}\n\n', RESPONSES: b": keep-alive\n\n"}
+QUIET = "[upstream]\nkeepalive_after_ms = 20\n"
+
+
+@crossings
+@pytest.mark.parametrize("then", ["stream", "plain", "error"])
+def test_signs_of_life(tmp_path: Path, ours: Dialect, theirs: Dialect, then: str) -> None:
+    """A client that waits gets signs in its own dialect, and behind them the whole answer or the last error."""
+
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        ends: dict[str, Script] = {
+            "stream": good,
+            "plain": in_the_other_form(stream=False),
+            "error": error(400, message="no egg for you"),
+        }
+
+        def script(request: ReceivedRequest, good_reply: Reply) -> Steps:
+            return (WaitFor(gate), *play(ends[then], request, good_reply))
+
+        async with one_dialect(tmp_path, theirs, {"a": script}, extra=QUIET) as (pool, _):
+            async with pool.post(PATHS[ours], question(ours, stream=True)) as answer:
+                assert answer.status == 200
+                sign = SIGN[ours]
+                assert await answer.content.readexactly(len(sign)) == sign
+                gate.set()
+                rest = (await answer.read()).replace(sign, b"")
+            if then == "error":
+                assert b"no egg for you" in rest
+                assert not any(mark in rest for mark in MARKS[ours])
+            else:
+                assert text_of(ours, rest) == f"You said: {WORDS}"
+                assert rest.count(MARKS[ours][0]) >= 1
+
+    run(scenario)
+
+
+@crossings
+def test_signs_between_events(tmp_path: Path, ours: Dialect, theirs: Dialect) -> None:
+    """A provider that falls silent in the middle does not make the client believe that it died."""
+
+    async def scenario() -> None:
+        gate = asyncio.Event()
+
+        def script(_request: ReceivedRequest, good_reply: Reply) -> Steps:
+            events = good_reply.events or ()
+            count = HELD_BACK[theirs] + 2
+            first = [SendChunk(event) for event in events[:count]]
+            rest = [SendChunk(event) for event in events[count:]]
+            return (good_reply.stream_head(), *first, WaitFor(gate), *rest, SendChunk(b""))
+
+        async with one_dialect(tmp_path, theirs, {"a": script}, extra=QUIET) as (pool, _):
+            async with pool.post(PATHS[ours], question(ours, stream=True)) as answer:
+                body = b""
+                while not body.endswith(SIGN[ours] * 2):
+                    body += await answer.content.readany()
+                gate.set()
+                body += await answer.read()
+            assert text_of(ours, body) == f"You said: {WORDS}"
+            assert MARKS[ours][0] in body
 
     run(scenario)
 

@@ -229,6 +229,8 @@ class Exchange:
         if self._early:
             self._booking.status = 200
         self._booking.decided(self._search)
+        if isinstance(self._relay, TranslatedStream):
+            self._booking.left_out(self._relay.dropped)
         self._booking.close(outcome, self._usage())
         self._calibrate(outcome)
 
