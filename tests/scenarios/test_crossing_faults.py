@@ -178,9 +178,10 @@ def test_prompt_too_long(tmp_path: Path, ours: Dialect, theirs: Dialect, stream:
 
 def failed_at_once(theirs: Dialect, code: str, message: str) -> Script:
     """A stream that begins and then tells an error, as providers of each dialect do."""
+    kind = "rate_limit_error" if code == "rate_limit_exceeded" else "invalid_request_error"
     events: dict[Dialect, Any] = {
-        CHAT: {"error": {"message": message, "type": "invalid_request_error", "code": code}},
-        MESSAGES: {"type": "error", "error": {"type": "invalid_request_error", "message": message}},
+        CHAT: {"error": {"message": message, "type": kind, "code": code}},
+        MESSAGES: {"type": "error", "error": {"type": kind, "message": message}},
         RESPONSES: {
             "type": "response.failed",
             "response": {"id": "resp_1", "status": "failed", "error": {"code": code, "message": message}},
@@ -197,8 +198,9 @@ def failed_at_once(theirs: Dialect, code: str, message: str) -> Script:
     [
         ("context_length_exceeded", "prompt is too long: it exceeds the maximum context length", 400),
         ("invalid_value", "this tool has no name", 400),
+        ("rate_limit_exceeded", "too many eggs", 429),
     ],
-    ids=["too long", "client's fault"],
+    ids=["too long", "client's fault", "limit"],
 )
 def test_what_is_told_inside_a_stream_has_its_status(
     tmp_path: Path, ours: Dialect, theirs: Dialect, code: str, message: str, status: int
@@ -213,7 +215,21 @@ def test_what_is_told_inside_a_stream_has_its_status(
             assert answer == status
             assert message in told(ours, body)["message"]
             assert len(upstream.work) == 1
-            assert pool.runtime.pool.rests == {}
+            assert (pool.runtime.pool.rests == {}) == (status == 400)
+
+    run(scenario)
+
+
+def test_a_limit_inside_a_stream_for_codex(tmp_path: Path) -> None:
+    """Codex ends its turn at a 429 and repeats after a 502: a limit that was told inside a stream is not its end."""
+
+    async def scenario() -> None:
+        script = failed_at_once(RESPONSES, "rate_limit_exceeded", "too many eggs")
+        async with one_dialect(tmp_path, RESPONSES, {"a": script}, extra="[routing]\nmax_wait_ms = 1\n") as (pool, _):
+            asked = question(RESPONSES, stream=True)
+            status, body = await pool.answer(PATHS[RESPONSES], asked, originator="codex_cli_rs")
+            assert status == 502
+            assert "too many eggs" in told(RESPONSES, body)["message"]
 
     run(scenario)
 
