@@ -26,7 +26,7 @@ from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope
 from eggpool.routing.plan import Affinity, Demand, plan
 from eggpool.routing.quota import Quota
 from eggpool.routing.speech import Surface
-from eggpool.routing.windows import Spending
+from eggpool.routing.spending import Spending
 
 NOW_MS = 1_800_000_000_000
 STEP_MS = 400  # between two requests

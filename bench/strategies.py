@@ -18,7 +18,7 @@ from eggpool.routing.health import Rest, ScopeKey
 from eggpool.routing.plan import Affinity, Choice, Demand, plan
 from eggpool.routing.quota import Quota
 from eggpool.routing.speech import Surface
-from eggpool.routing.windows import Spending
+from eggpool.routing.spending import Spending
 
 
 class Account:

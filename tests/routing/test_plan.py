@@ -28,7 +28,7 @@ from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope, p
 from eggpool.routing.plan import IN_FLIGHT_COST, TRIAL_S, Affinity, Demand, Plan, plan
 from eggpool.routing.quota import Quota
 from eggpool.routing.speech import Surface
-from eggpool.routing.windows import Spending
+from eggpool.routing.spending import Spending
 
 NOW, NOW_MS = 1000.0, 1_800_000_000_000
 CHAT = Demand(Dialect.CHAT)
@@ -371,6 +371,18 @@ def test_a_conversation_stays(accounts: dict[str, tuple[int, Account]], warm: bo
     pool = Pool({AccountLabel(label): account for label, (_, account) in accounts.items()})
     result = planned(pool, [candidate(label, tier) for label, (tier, _) in accounts.items()], bound("a/1", warm=warm))
     assert (result.binding, order(result)[0]) == (binding, first)
+
+
+def test_a_crowded_short_window_keeps_out_newcomers_only() -> None:
+    """A short window that is nearly full puts an account behind for new conversations; who is there stays."""
+    spec = WindowSpec("hourly", WindowKind.ROLLING, QuotaUnit.TOKENS, 1000, 3600, WindowSource.CONFIG)
+    one, other = candidate("a/1"), candidate("a/2")
+    week = msgspec.structs.replace(WEEK, limit=10_000)
+    pool = Pool({label.account: Account(quota=Quota([week, spec])) for label in (one, other)})
+    pool.accounts[one.account].quota.add(Spending(tokens=950), NOW_MS, NOW_MS)
+    pool.accounts[other.account].quota.add(Spending(tokens=250), NOW_MS, NOW_MS)
+    assert order(planned(pool, [one, other])) == ["a/2", "a/1"]
+    assert order(planned(pool, [one, other], bound("a/1"))) == ["a/1", "a/2"]
 
 
 def test_a_conversation_leaves_what_rests() -> None:

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
 from eggpool.routing.quota import MOST_WINDOWS, SHORT_FULL, Quota, QuotaSnapshot, Reservation, WindowView
-from eggpool.routing.windows import BUCKETS, LARGEST_SHARE, TOLD_BEYOND, Channel, Spending
+from eggpool.routing.spending import Spending
+from eggpool.routing.windows import BUCKETS, LARGEST_SHARE, TOLD_BEYOND, Channel
 
 NOW = 1_800_000_000_000  # Friday 15 January 2027, 08:00 UTC
 SECOND, HOUR, DAY = 1000, 3_600_000, 86_400_000

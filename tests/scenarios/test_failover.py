@@ -247,7 +247,7 @@ def test_bad_key_on_one_of_two_accounts(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with pool_of(tmp_path, {"a": error(401), "b": good}) as (pool, upstream):
             for _ in range(20):
-                assert (await pool.answer(PATHS[CHAT], question()))[0] == 200
+                assert (await pool.answer(PATHS[CHAT], opening()))[0] == 200
             assert len(upstream.work) == 21
 
     run(scenario)

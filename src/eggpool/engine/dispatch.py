@@ -39,8 +39,8 @@ from eggpool.errors import (
 from eggpool.pricing import cost, saved_by_cache
 from eggpool.routing.catalog import Candidate
 from eggpool.routing.plan import Choice
+from eggpool.routing.spending import NOTHING, Spending
 from eggpool.routing.verdict import VERDICTS, Kind, classify_exception
-from eggpool.routing.windows import NOTHING, Spending
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
 from eggpool.upstream.headers import hide, towards_client, towards_provider, without_dialect

@@ -11,8 +11,8 @@ from eggpool.engine.search import EXPECTED_OUTPUT_TOKENS
 from eggpool.routing import decision as decisions
 from eggpool.routing.catalog import Offer
 from eggpool.routing.decision import explanation
-from eggpool.routing.plan import Affinity, Demand, plan
-from eggpool.routing.windows import Spending
+from eggpool.routing.plan import Affinity, Demand, Plan, plan
+from eggpool.routing.spending import Spending
 from eggpool.wire.conversation import named_key
 
 DEFAULT_CLIENT = "default"
@@ -48,9 +48,7 @@ def explain(
         affinity_slack=config.routing.affinity_slack,
     )
     plans = [plan(pool, offer, demand, now, now_ms) for offer in offers]
-    planned = next((one for one in plans if one.first is not None), None) or next(
-        (one for one in plans if not one.wrong_dialect), plans[0]
-    )
+    planned = _first_of(plans)
     told = explanation(planned, demand, pool, now_ms)
     candidates = tuple(
         Considered(number, one.account, one.model, _why(one)) for number, one in enumerate(told.choices, 1)
@@ -70,6 +68,14 @@ def explain(
         ),
         retry_after_s=None if planned.retry_after_s is None else round(planned.retry_after_s, 3),
     )
+
+
+def _first_of(plans: list[Plan]) -> Plan:
+    """Of the plans of a chain the one that a request would go by."""
+    at_work = [one for one in plans if one.first is not None and not one.first.last_resort]
+    anyone = [one for one in plans if one.first is not None]
+    understood = [one for one in plans if not one.wrong_dialect]
+    return (at_work or anyone or understood or plans)[0]
 
 
 def _spoken(offers: tuple[Offer, ...]) -> Dialect:

@@ -15,7 +15,8 @@ import msgspec
 from eggpool.domain import AccountLabel
 from eggpool.engine.pool import Pool
 from eggpool.routing.quota import QuotaSnapshot
-from eggpool.routing.windows import Spending, Window
+from eggpool.routing.spending import Spending
+from eggpool.routing.windows import Window
 from eggpool.store.ledger import Ledger
 from eggpool.store.spending import Spent
 from eggpool.wire.counting import Learnt

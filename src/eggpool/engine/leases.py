@@ -19,8 +19,8 @@ from eggpool.routing.catalog import Candidate
 from eggpool.routing.health import ScopeKey
 from eggpool.routing.quota import Quota
 from eggpool.routing.rate_headers import periods_of
+from eggpool.routing.spending import NOTHING, Spending
 from eggpool.routing.verdict import VERDICTS, Kind
-from eggpool.routing.windows import NOTHING, Spending
 from eggpool.upstream.target import Target
 
 

@@ -19,7 +19,7 @@ from eggpool.routing.capabilities import SURELY, asks_for_images, surely_too_lon
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.plan import NO_NEEDS, Affinity, Choice, Demand, Plan, plan
 from eggpool.routing.speech import spoken
-from eggpool.routing.windows import Spending
+from eggpool.routing.spending import Spending
 from eggpool.wire import too_long
 from eggpool.wire.counting import content_bytes
 from eggpool.wire.needs import glance, has_images
@@ -102,21 +102,16 @@ class Search:
         self._plans = []
         if not self._may_go_on():
             return None
-        for place, offer in enumerate(self._offers):
+        for offer in self._offers:
             planned = self._plan(offer)
             self._plans.append(planned)
             choice = planned.first
-            if choice is None:
-                continue
-            if not self._tries:
-                self.planned = planned
-            self.dialect = self._spoken(choice.candidate) or self.demand.dialect
-            self._tries += 1
-            self._tried.add((choice.candidate.account, choice.candidate.model))
-            self.others_left = self._may_go_on() and (
-                planned.count > 1 or any(self._plan(later).count for later in self._offers[place + 1 :])
-            )
-            return choice
+            if choice is not None and not choice.last_resort:
+                return self._chosen(planned, choice)
+        for planned in self._plans:  # of a chain, the next model comes before the last resort
+            choice = planned.first
+            if choice is not None:
+                return self._chosen(planned, choice)
         if not self._tries:
             # Of a chain, what can be waited for says more than that a model does not speak the client's dialect.
             self.planned = next((one for one in self._plans if not one.wrong_dialect), self._plans[0])
@@ -155,6 +150,16 @@ class Search:
             refused=pool.refused_surfaces,
             now=pool.clock.now(),
         )
+
+    def _chosen(self, planned: Plan, choice: Choice) -> Choice:
+        if not self._tries:
+            self.planned = planned
+        self.dialect = self._spoken(choice.candidate) or self.demand.dialect
+        self._tries += 1
+        self._tried.add((choice.candidate.account, choice.candidate.model))
+        chain = self._offers if len(self._offers) > 1 else ()
+        self.others_left = self._may_go_on() and (planned.count > 1 or any(self._plan(offer).count for offer in chain))
+        return choice
 
     def leased(self) -> None:
         """The choice was leased, or there was none: a place that was handed over and not taken goes to the next."""

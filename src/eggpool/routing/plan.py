@@ -18,7 +18,7 @@ from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope, provider_scope, status
 from eggpool.routing.quota import Quota
 from eggpool.routing.speech import Surface, spoken
-from eggpool.routing.windows import NOTHING, Spending
+from eggpool.routing.spending import NOTHING, Spending
 
 TRIAL_S = 1.0  # when to come back while another request is finding out whether an account works again
 IN_FLIGHT_COST = 0.02  # of score, for each request in flight by weight: a burst spreads at once

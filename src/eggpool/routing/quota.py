@@ -18,19 +18,8 @@ from collections.abc import Iterable
 import msgspec
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
-from eggpool.routing.windows import (
-    LARGEST,
-    LONGEST_MS,
-    NOTHING,
-    PLACES,
-    SHORTEST_MS,
-    Channel,
-    Drift,
-    Line,
-    Spending,
-    Window,
-    WindowState,
-)
+from eggpool.routing.spending import LARGEST, NOTHING, PLACES, Spending
+from eggpool.routing.windows import LONGEST_MS, SHORTEST_MS, Channel, Drift, Line, Window, WindowState
 
 POLL_MS = 300_000  # how often a provider is asked, where the caller does not say
 SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest counts
@@ -234,8 +223,10 @@ class Quota:
         window = Window(spec, report.model, known.configured if known else None)
         if known is not None:
             known.move(now_ms)
-            if known.spec.unit is spec.unit and known.own:
-                window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+            if known.spec.unit is spec.unit:
+                if known.own:
+                    window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+                window.told, window.drift = dict(known.told), known.drift
             self.windows[self.windows.index(known)] = window
             return window
         if len(self.windows) >= MOST_WINDOWS:

@@ -17,13 +17,12 @@ import msgspec
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
 from eggpool.routing.periods import anchor_of, anchored
+from eggpool.routing.spending import LARGEST, PLACES
 
 Channel = Literal["meter", "headers", "error", "hand"]
 """How a word about a window reached us: a usage endpoint, a reply's headers, an error's body, a person."""
 
 BUCKETS = 60  # of a rolling window: its memory, and the precision with which use falls out of it
-GENERIC_NANODOLLARS = 3_000  # per token, where no price is known: it only orders, it is never booked
-LARGEST = 10**17  # of an amount in any unit: a hundred million dollars, and sums of it still fit 64 bits
 LARGEST_SHARE = 10.0
 SHORTEST_MS = 1000
 LONGEST_MS = 366 * 86_400_000
@@ -37,35 +36,10 @@ _SAME_RESET_MS = 3_600_000
 _ROLLING_TOLD_MS = 5_000  # how long a falling share is taken for a constant
 
 
-Amounts = tuple[int, int, int]
-PLACES = {QuotaUnit.MONEY: 0, QuotaUnit.PERCENT: 0, QuotaUnit.TOKENS: 1, QuotaUnit.REQUESTS: 2}
-"""Where a unit stands among amounts. Where only a share is known, money is what moves it."""
-
 # Looked up once: finding a member of an enumeration costs as much as the arithmetic here.
 _ROLLING = WindowKind.ROLLING
 _BLOCK = WindowKind.BLOCK
 _ANCHORED = WindowKind.ANCHORED
-
-
-class Spending(msgspec.Struct, frozen=True, gc=False):
-    """What a request costs, in every unit that windows count."""
-
-    nanodollars: int = 0
-    tokens: int = 0
-    requests: int = 1
-
-    @property
-    def amounts(self) -> Amounts:
-        """Money, tokens and requests. Where no money is known, tokens at a generic rate stand for it."""
-        money = self.nanodollars or self.tokens * GENERIC_NANODOLLARS
-        return _bounded(money), _bounded(self.tokens), _bounded(self.requests)
-
-
-def _bounded(amount: int) -> int:
-    return 0 if amount < 0 else LARGEST if amount > LARGEST else amount
-
-
-NOTHING = Spending(0, 0, 0)
 
 
 class Told(msgspec.Struct, frozen=True):

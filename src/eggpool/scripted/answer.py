@@ -17,6 +17,9 @@ from eggpool.errors import BadRequest
 MAX_REPEATED_WORDS = 200
 CREATED_AT_S = 1_790_000_000  # a fixed date, so that replies can be compared byte for byte
 
+SEAL = "c2VhbGVkIGJ5IHRoZSBzY3JpcHRlZCBwcm92aWRlcg=="
+"""What only the provider itself understands of its thoughts: the signature, or the encrypted reasoning."""
+
 Stop = Literal["end", "tools", "length"]
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _TEXT_FIELDS = ("text", "content", "output", "input")
@@ -35,12 +38,14 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What is said. `usage` counts as in the books: cache reads and writes are parts of the input."""
+    """What is said, after what was thought. `usage` counts as in the books: cache reads and writes are parts of the
+    input."""
 
     text: str
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
     stop: Stop = "end"
+    thinking: str = ""
 
     @property
     def deltas(self) -> tuple[str, ...]:

@@ -64,6 +64,8 @@ def _calls(question: Question, answer: Answer) -> list[dict[str, Any]]:
 def reply(question: Question, answer: Answer) -> bytes:
     """A plain reply."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
+    if answer.thinking:
+        message["reasoning_content"] = answer.thinking
     if answer.tool_calls:
         message["tool_calls"] = _calls(question, answer)
     return msgspec.json.encode(
@@ -82,6 +84,8 @@ def reply(question: Question, answer: Answer) -> bytes:
 def deltas(question: Question, answer: Answer) -> list[dict[str, Any]]:
     """What the chunks of a stream say, one after another: the role, the text, the tool calls."""
     said: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    if answer.thinking:
+        said.append({"reasoning_content": answer.thinking})
     said += [{"content": delta} for delta in answer.deltas]
     for place, call in enumerate(_calls(question, answer)):
         arguments = call["function"]["arguments"]

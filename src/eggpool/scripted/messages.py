@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from eggpool.domain import Dialect, Usage
-from eggpool.scripted.answer import Answer, Question, answer_to
+from eggpool.scripted.answer import SEAL, Answer, Question, answer_to
 
 STOPS = {"end": "end_turn", "tools": "tool_use", "length": "max_tokens"}
 ERROR_TYPES = {
@@ -64,7 +64,11 @@ def error_event(message: str) -> bytes:
 
 
 def _blocks(question: Question, answer: Answer) -> list[dict[str, Any]]:
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
+    blocks: list[dict[str, Any]] = []
+    if answer.thinking:
+        blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": SEAL})
+    if answer.text:
+        blocks.append({"type": "text", "text": answer.text})
     for place, call in enumerate(answer.tool_calls):
         block = {"type": "tool_use", "id": f"toolu_{question.digest[:12]}{place}", "name": call.name}
         blocks.append(block | {"input": msgspec.json.decode(call.arguments)})
@@ -112,6 +116,10 @@ def _block_events(index: int, block: dict[str, Any], answer: Answer) -> list[byt
     if block["type"] == "text":
         opening = block | {"text": ""}
         deltas = [{"type": "text_delta", "text": delta} for delta in answer.deltas]
+    elif block["type"] == "thinking":
+        opening = block | {"thinking": "", "signature": ""}
+        deltas = [{"type": "thinking_delta", "thinking": block["thinking"]}]
+        deltas.append({"type": "signature_delta", "signature": SEAL})
     else:
         opening = block | {"input": {}}
         arguments = msgspec.json.encode(block["input"]).decode()

@@ -11,7 +11,9 @@ import msgspec
 
 from eggpool.domain import Dialect, Usage
 from eggpool.scripted import chat
-from eggpool.scripted.answer import CREATED_AT_S, Answer, Question, answer_to
+from eggpool.scripted.answer import CREATED_AT_S, SEAL, Answer, Question, answer_to
+
+_SEALED = "reasoning.encrypted_content"
 
 
 def usage_block(usage: Usage) -> dict[str, Any]:
@@ -58,6 +60,11 @@ def response_id(question: Question) -> str:
 
 def _output(question: Question, answer: Answer) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
+    if answer.thinking:
+        summary = [{"type": "summary_text", "text": answer.thinking}]
+        head = {"id": f"rs_{question.digest}", "type": "reasoning", "summary": summary}
+        sealed = {"encrypted_content": SEAL} if _SEALED in (question.payload.get("include") or ()) else {}
+        items.append(head | sealed)
     if answer.text:
         part = {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}
         head = {"id": f"msg_{question.digest}", "type": "message", "status": "completed", "role": "assistant"}
@@ -114,7 +121,12 @@ def stream_events(question: Question, answer: Answer) -> tuple[bytes, ...]:
         ("response.in_progress", {"response": begun}),
     ]
     for index, item in enumerate(_output(question, answer)):
-        told += _message_events(index, item, answer) if item["type"] == "message" else _call_events(index, item)
+        if item["type"] == "message":
+            told += _message_events(index, item, answer)
+        elif item["type"] == "reasoning":
+            told += _thinking_events(index, item)
+        else:
+            told += _call_events(index, item)
     final = _final_status(answer)
     told.append((f"response.{final}", {"response": _response(question, answer, status=final)}))
     return tuple(_event(number, kind, **fields) for number, (kind, fields) in enumerate(told))
@@ -130,6 +142,19 @@ def _message_events(index: int, item: dict[str, Any], answer: Answer) -> list[tu
         *[("response.output_text.delta", at | {"delta": delta, "logprobs": []}) for delta in answer.deltas],
         ("response.output_text.done", at | {"text": answer.text, "logprobs": []}),
         ("response.content_part.done", at | {"part": part}),
+        ("response.output_item.done", {"output_index": index, "item": item}),
+    ]
+
+
+def _thinking_events(index: int, item: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    at = {"item_id": item["id"], "output_index": index, "summary_index": 0}
+    part = item["summary"][0]
+    return [
+        ("response.output_item.added", {"output_index": index, "item": item | {"summary": []}}),
+        ("response.reasoning_summary_part.added", at | {"part": part | {"text": ""}}),
+        ("response.reasoning_summary_text.delta", at | {"delta": part["text"]}),
+        ("response.reasoning_summary_text.done", at | {"text": part["text"]}),
+        ("response.reasoning_summary_part.done", at | {"part": part}),
         ("response.output_item.done", {"output_index": index, "item": item}),
     ]
 

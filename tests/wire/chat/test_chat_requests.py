@@ -218,6 +218,24 @@ def test_what_cannot_be_said_is_refused_or_named() -> None:
         chat.write_request(Prompt("m", (Turn("user", (Document(url="https://example.com/a.pdf"),)),)))
     thoughtful = Prompt("m", (turn, Turn("assistant", (Thinking("Hm.", signature="c2ln"), Text("Yes.")))))
     assert chat.write_request(thoughtful).lost == ("thinking",)
+    named = Prompt("m", (turn,), user="u" * 65)
+    assert chat.write_request(named).lost == ("user",)
+
+
+def test_unsealed_thoughts_go_back() -> None:
+    """Providers that think in this dialect refuse a turn whose thoughts are missing; thoughts alone are no turn."""
+    call = ToolCall("call_1", "read_file", "{}")
+    turns = (
+        Turn("user", (Text("x"),)),
+        Turn("assistant", (Thinking("Hm."), Thinking(summary=("So ", "be it.")), call)),
+        Turn("user", (ToolResult("call_1", (Text("y"),)),)),
+        Turn("assistant", (Thinking("Nothing to say."),)),
+    )
+    written = chat.write_request(Prompt("m", turns))
+    assert written.lost == ()
+    messages = msgspec.json.decode(written.body)["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool"]
+    assert messages[1]["reasoning_content"] == "Hm.So be it."
 
 
 def test_custom_tools_are_bridged() -> None:

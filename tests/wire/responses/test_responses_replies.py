@@ -38,7 +38,7 @@ from eggpool.wire.events import (
     ToolCallStart,
     Usage,
 )
-from eggpool.wire.prompt import Echo, Tool
+from eggpool.wire.prompt import Echo, Prompt, Tool
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "responses"
 CUTS = st.lists(st.integers(0, 10_000), max_size=20)
@@ -274,7 +274,7 @@ def test_the_order_of_thoughts_and_calls() -> None:
 
 
 def test_raw_thoughts_stand_where_the_client_looks_for_them() -> None:
-    """Thoughts that are no summary are reasoning text, but a summary for a client that asked for one."""
+    """Thoughts that are no summary are reasoning text; a summary for who asked for one, or will send it back."""
     events = EXPECTED["incomplete.sse"]
     kinds = [event.type for event in written(events)]
     assert kinds[3:7] == [
@@ -287,6 +287,9 @@ def test_raw_thoughts_stand_where_the_client_looks_for_them() -> None:
     reply = written(events, asked)[-1].response
     assert reply.output[0].summary[0].text == "The user wants pi."
     assert reply.output[0].content is None
+    replaying = responses.echo_of(Prompt("m", ()), b'{"include":["reasoning.encrypted_content"]}')
+    reply = written(events, replaying)[-1].response
+    assert reply.output[0].summary[0].text == "The user wants pi."
 
 
 def test_an_incomplete_reply_says_why() -> None:

@@ -90,10 +90,7 @@ CODEX = Prompt(
     reasoning=Reasoning(effort=Effort.MEDIUM, summary="auto"),
     verbosity="low",
     cache_key="01a210bb",
-    extras={
-        "client_metadata": msgspec.Raw(b'{"session_id":"01a210bb"}'),
-        "include": msgspec.Raw(b'["reasoning.encrypted_content"]'),
-    },
+    extras={"client_metadata": msgspec.Raw(b'{"session_id":"01a210bb"}')},
     dropped=("input.phase",),
 )
 FOREIGN = Prompt(
@@ -202,7 +199,7 @@ def test_a_foreign_prompt_is_written_as_openai_defines_it() -> None:
     assert payload["tool_choice"] == {"type": "function", "name": "read_file"}
     assert payload["reasoning"] == {"effort": "medium"}
     assert payload["text"]["format"]["name"] == "plan"
-    assert payload["include"] == ["message.output_text.logprobs"]
+    assert payload["include"] == ["message.output_text.logprobs", "reasoning.encrypted_content"]
     lost = responses.write_request(FOREIGN).lost
     assert set(lost) == {"cache_control", "is_error", "seed", "stop", "thinking", "tools.bash_20250124", "top_k"}
 

@@ -160,7 +160,10 @@ class Reader:
         if thoughts:
             found.append(ThinkingDelta(self._block("thinking", found), thoughts))
         if text:
-            told = bytes(logprobs.content) if logprobs is not None and is_told(logprobs.content) else None
+            # Written anew: as it came it may hold line ends, which would break an event.
+            told = None
+            if logprobs is not None and is_told(logprobs.content):
+                told = msgspec.json.encode(msgspec.json.decode(logprobs.content))
             found.append(TextDelta(self._block("text", found), text, told))
         if message.refusal:
             found.append(RefusalDelta(self._block("refusal", found), message.refusal))

@@ -153,6 +153,7 @@ _COUNT = msgspec.json.Decoder(int)
 _NUMBER = msgspec.json.Decoder(float)
 
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
+_MAX_USER_CHARS = 64  # of `user`; OpenAI refuses longer ones
 _ROLES: dict[str, Role] = {"system": "system", "developer": "developer", "user": "user", "assistant": "assistant"}
 _MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 
@@ -244,7 +245,10 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
             lost.append("reasoning.summary")
     if prompt.format is not None:
         payload["response_format"] = _write_format(prompt.format)
-    for name, value in (("verbosity", prompt.verbosity), ("user", prompt.user), ("prompt_cache_key", prompt.cache_key)):
+    user = prompt.user if prompt.user is not None and len(prompt.user) <= _MAX_USER_CHARS else None
+    if user != prompt.user:
+        lost.append("user")
+    for name, value in (("verbosity", prompt.verbosity), ("user", user), ("prompt_cache_key", prompt.cache_key)):
         if value is not None:
             payload[name] = value
     if prompt.choices > 1:
@@ -408,6 +412,15 @@ def _read_format(told: _ResponseFormat | None) -> Format | None:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
+def _is_sealed(thinking: Thinking) -> bool:
+    """Whether somebody's seal is on it: then it was no provider of this dialect that thought so."""
+    return (thinking.signature or thinking.redacted or thinking.encrypted) is not None
+
+
+def _thoughts(thinking: Thinking) -> str:
+    return thinking.text or "".join(thinking.summary)
+
+
 class _Messages:
     """Writes the messages of one prompt, and notes what is lost."""
 
@@ -447,8 +460,12 @@ class _Messages:
             more["tool_calls"] = calls
         if refusals:
             more["refusal"] = "".join(refusals)
-        if any(isinstance(block, Thinking) for block in blocks):
+        if any(isinstance(block, Thinking) and _is_sealed(block) for block in blocks):
             self._lost.append("thinking")
+        thoughts = [_thoughts(block) for block in blocks if isinstance(block, Thinking) and not _is_sealed(block)]
+        if calls and any(thoughts):
+            # Only beside calls: in a turn without any, models that do not want to be reminded refuse it.
+            more["reasoning_content"] = "".join(thoughts)
         if texts or more:
             self._add("assistant", "".join(texts) if texts else None, **more)
 

@@ -182,7 +182,10 @@ class Output:
         self._ended = False
         told = echo.fields.get("reasoning")
         asked = {} if told is None else fields.decode_object(bytes(told))
-        self._summarised = asked.get("summary") is not None or asked.get("generate_summary") is not None
+        # Clients look for thoughts in a summary when they asked for one, and keep nothing else of them to send it back.
+        self._summarised = echo.replays_thoughts or any(
+            asked.get(name) is not None for name in ("summary", "generate_summary")
+        )
 
     def take(self, event: Event) -> None:
         """The next event."""
@@ -257,7 +260,6 @@ class Output:
             case TextItem(), RefusalDelta():
                 item.pieces.append(event.text)
             case ThoughtItem(), ThinkingDelta():
-                # Who asked for a summary looks for thoughts there.
                 return item.add(event, summary=event.summary or self._summarised)
             case ThoughtItem(), ThinkingSealed():
                 item.seal(event)

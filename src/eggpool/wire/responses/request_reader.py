@@ -39,7 +39,7 @@ from eggpool.wire.prompt import (
     tools_by_name,
 )
 from eggpool.wire.responses.tools import flat, read_choice, read_tools, unique
-from eggpool.wire.responses.words import ECHOED, LOGPROBS
+from eggpool.wire.responses.words import ECHOED, LOGPROBS, SEALED_THOUGHTS
 
 
 class _Kind(msgspec.Struct):
@@ -213,7 +213,8 @@ def echo_of(prompt: Prompt, body: bytes) -> Echo:
     members = read_members(body)
     told = {name: _again(members[name]) for name in ECHOED if name in members and is_told(members[name])}
     fields = {name: raw for name, raw in told.items() if raw is not None}
-    return Echo(model=prompt.model, tools=tools_by_name(prompt), fields=fields)
+    replays = SEALED_THOUGHTS in (decode(members, "include", _INCLUDE) or ())
+    return Echo(model=prompt.model, replays_thoughts=replays, tools=tools_by_name(prompt), fields=fields)
 
 
 def _again(raw: msgspec.Raw) -> msgspec.Raw | None:
@@ -238,7 +239,8 @@ def _read_extras(members: Mapping[str, msgspec.Raw], include: list[str]) -> dict
         for name, raw in members.items()
         if name not in _KNOWN and bytes(raw) not in _EMPTY and bytes(raw) != _DEFAULTS.get(name)
     }
-    others = [one for one in include if one != LOGPROBS]
+    # Sealed thoughts are given to whoever may want them back, asked for or not.
+    others = [one for one in include if one not in (LOGPROBS, SEALED_THOUGHTS)]
     if others:
         extras["include"] = msgspec.Raw(msgspec.json.encode(others))
     return extras

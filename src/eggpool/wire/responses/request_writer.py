@@ -14,6 +14,7 @@ from eggpool.wire.prompt import (
     Block,
     CannotCarry,
     Document,
+    Effort,
     Format,
     Image,
     Prompt,
@@ -32,7 +33,7 @@ from eggpool.wire.prompt import (
     tools_by_name,
 )
 from eggpool.wire.reasoning import effort_of
-from eggpool.wire.responses.words import LOGPROBS
+from eggpool.wire.responses.words import LOGPROBS, SEALED_THOUGHTS
 
 Json = dict[str, object]
 
@@ -82,8 +83,13 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
     if prompt.max_output_tokens is not None:
         payload["max_output_tokens"] = prompt.max_output_tokens
     _write_sampling(payload, prompt, lost)
+    include = [LOGPROBS] if prompt.logprobs else []
     if prompt.reasoning is not None:
         payload |= _write_reasoning(prompt.reasoning)
+        if prompt.reasoning.enabled and effort_of(prompt.reasoning) is not Effort.NONE:
+            include.append(SEALED_THOUGHTS)  # nothing is stored, so this is how thoughts reach the next turn
+    if include:
+        payload["include"] = include
     text: Json = {}
     if prompt.format is not None:
         text["format"] = _write_format(prompt.format)
@@ -292,8 +298,6 @@ def _write_sampling(payload: Json, prompt: Prompt, lost: list[str]) -> None:
     lost += [name for name in _LOST_SAMPLING if getattr(sampling, name) is not None]
     if sampling.stop:
         lost.append("stop")
-    if prompt.logprobs:
-        payload["include"] = [LOGPROBS]
     if prompt.top_logprobs is not None:
         payload["top_logprobs"] = prompt.top_logprobs
 

@@ -12,6 +12,9 @@ from eggpool.wire.events import StopReason
 LOGPROBS = "message.output_text.logprobs"
 """The member of `include` that asks for the probabilities of words."""
 
+SEALED_THOUGHTS = "reasoning.encrypted_content"
+"""The member of `include` that asks for thoughts in the form in which they can be sent back."""
+
 ECHOED = (
     "instructions", "max_output_tokens", "max_tool_calls", "metadata", "parallel_tool_calls", "prompt_cache_key",
     "reasoning", "safety_identifier", "service_tier", "temperature", "text", "tool_choice", "tools", "top_logprobs",
