@@ -406,6 +406,22 @@ def test_counts_are_learnt_and_kept(tmp_path: Path) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("theirs", [CHAT, MESSAGES])
+def test_count_of_responses(tmp_path: Path, theirs: Dialect) -> None:
+    """The count that Responses has is estimated too, in its own shape, where no provider speaks that dialect."""
+
+    async def scenario() -> None:
+        async with one_dialect(tmp_path, theirs, {"a": good}) as (pool, upstream):
+            async with pool.post("/v1/responses/input_tokens", question(RESPONSES)) as answer:
+                assert answer.headers["x-eggpool-estimate"] == "true"
+                counted = await answer.json()
+            assert counted["object"] == "response.input_tokens"
+            assert 1 <= counted["input_tokens"] < 100
+            assert upstream.work == []
+
+    run(scenario)
+
+
 def test_counts_of_providers_that_count(tmp_path: Path) -> None:
     """A provider of the client's dialect counts itself; where it cannot, an estimate stands in its place."""
 

@@ -453,8 +453,9 @@ class Exchange:
             return b""
         failure = Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
         try:
-            # Behind an error nothing is translated any more; what is passed through is left to the provider.
-            while relay.error is None or not isinstance(relay, TranslatedStream):
+            # Behind an error nothing is translated any more. Of what is passed through, nobody asks for errors here: to
+            # look for them is what makes a chunk dear.
+            while not (isinstance(relay, TranslatedStream) and relay.error is not None):
                 chunk = await attempt.reply.read()
                 if not chunk:
                     break
