@@ -229,6 +229,8 @@ class Exchange:
         if self._early:
             self._booking.status = 200
         self._booking.decided(self._search)
+        if isinstance(self._relay, TranslatedStream):
+            self._booking.left_out(self._relay.dropped)
         self._booking.close(outcome, self._usage())
         self._calibrate(outcome)
 
@@ -431,7 +433,7 @@ class Exchange:
         booking.decided(search)
         back_s = search.retry_after_s
         if failure.head is None and failure.in_band:
-            _raise_again(failure, self._inbound.surface.dialect, failure.told_s or back_s)
+            _raise_again(failure, self._inbound, failure.told_s or back_s)
         if failure.head is None:
             error, wait_s = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed, failure.told_s or back_s
             raise error(f"No account could answer. The last one failed so: {failure.detail}", retry_after_s=wait_s)
@@ -451,8 +453,9 @@ class Exchange:
             return b""
         failure = Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
         try:
-            # Behind an error nothing is translated any more; what is passed through is left to the provider.
-            while relay.error is None or not isinstance(relay, TranslatedStream):
+            # Behind an error nothing is translated any more. Of what is passed through, nobody asks for errors here: to
+            # look for them is what makes a chunk dear.
+            while not (isinstance(relay, TranslatedStream) and relay.error is not None):
                 chunk = await attempt.reply.read()
                 if not chunk:
                     break
@@ -554,13 +557,16 @@ def _with_retry_after(
     return [*kept, (b"retry-after", b"%d" % max(1, math.ceil(back_s or told_s or 1)))]
 
 
-def _raise_again(failure: Failure, dialect: Dialect, wait_s: float | None) -> None:
-    """Tell what a provider said under a 200 by the status that it should have had; returns where no status is known."""
+def _raise_again(failure: Failure, inbound: Inbound, wait_s: float | None) -> None:
+    """Tell what a provider said under a 200 by the status that it should have had; returns where no status is known.
+
+    Clients that give up at a 429 read a limit inside a stream as a reason to wait, so they get none.
+    """
     if failure.kind is Kind.PROMPT_TOO_LONG:
-        raise BadRequest(too_long.translated(dialect, failure.detail), code=too_long.CODE)
+        raise BadRequest(too_long.translated(inbound.surface.dialect, failure.detail), code=too_long.CODE)
     if failure.kind is Kind.BAD_REQUEST:
         raise BadRequest(failure.detail)
-    if failure.kind in _LIMITS:
+    if failure.kind in _LIMITS and not inbound.gives_up_at_429:
         raise AllLimited(failure.detail, retry_after_s=wait_s or 1.0)
 
 
