@@ -7,7 +7,7 @@ of tools (`namespace`) what Codex sends.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -167,7 +167,7 @@ _RECORDS = frozenset(
 )  # fmt: skip
 
 
-def looks_like_responses(members: Mapping[str, msgspec.Raw]) -> bool:
+def looks_like_responses(members: Container[str]) -> bool:
     """Whether a body with these members is a Responses request, whatever path it came on: Cursor sends such ones."""
     return "input" in members and "messages" not in members
 
