@@ -4,7 +4,7 @@
 
 Claude Code, Codex and OpenCode are looked for in FOLDER, then in PATH; what is missing is skipped and named. Nothing
 leaves this computer: the provider is the scripted one, and each agent gets a home of its own. A row is good when the
-agent ended as it should, the files are edited, nothing is in flight, and each request is booked. Takes about two
+agent ended as it should, the files are edited, nothing is in flight, and each request is booked. Takes about five
 minutes; ends with exit code 1 when a row is bad.
 """
 
@@ -110,7 +110,7 @@ class Model:
             script = slow(*SLOW_S)
             return script(request, reply) if callable(script) else script
         if self._case.trouble == "breaks" and question.tools:
-            script = cut_stream(len(reply.events or ()) - 2, mid_event=True)
+            script = cut_stream(len(reply.events or ()) // 2, mid_event=True)
             return script(request, reply) if callable(script) else script
         if self._case.trouble == "too long" and question.tools and not self._long and question.is_tool_result:
             self._long = True

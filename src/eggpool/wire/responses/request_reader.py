@@ -213,8 +213,7 @@ def echo_of(prompt: Prompt, body: bytes) -> Echo:
     members = read_members(body)
     told = {name: _again(members[name]) for name in ECHOED if name in members and is_told(members[name])}
     fields = {name: raw for name, raw in told.items() if raw is not None}
-    replays = SEALED_THOUGHTS in (decode(members, "include", _INCLUDE) or ())
-    return Echo(model=prompt.model, replays_thoughts=replays, tools=tools_by_name(prompt), fields=fields)
+    return Echo(model=prompt.model, tools=tools_by_name(prompt), fields=fields)
 
 
 def _again(raw: msgspec.Raw) -> msgspec.Raw | None:
