@@ -37,6 +37,7 @@ from eggpool.errors import (
     UpstreamError,
 )
 from eggpool.pricing import cost, saved_by_cache
+from eggpool.routing import codex_headers
 from eggpool.routing.catalog import Candidate
 from eggpool.routing.plan import Choice
 from eggpool.routing.spending import NOTHING, Spending
@@ -192,6 +193,9 @@ class Exchange:
         finally:
             timer.cancel()
         self._booking.status = head.status
+        if self._inbound.gives_up_at_429 and (quota := self._pool.told_codex()):
+            others = [one for one in head.headers if not one[0].startswith(codex_headers.PREFIXES)]
+            return Head(head.status, others + quota)
         return head
 
     async def read(self) -> bytes:

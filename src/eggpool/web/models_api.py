@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from eggpool.domain import ModelCard
+from eggpool.domain import Dialect, ModelCard
 from eggpool.engine.pool import Pool
 from eggpool.errors import NotFound
+from eggpool.routing.catalog import with_claude_names
 from eggpool.web.replies import Headers, dialect_of
 from eggpool.wire.dialects import CODECS
 
@@ -24,7 +25,10 @@ class ModelsApi:
         models = self._pool.config.models
         resting = self._pool.resting if models.expose_mode == "healthy_union" else frozenset()
         cards = self._pool.catalog.cards(mode=models.expose_mode, collapse=models.collapse_models, resting=resting)
-        codec = CODECS[dialect_of(PATH, headers)]
+        dialect = dialect_of(PATH, headers)
+        if models.claude_aliases and dialect is Dialect.MESSAGES:
+            cards = with_claude_names(cards)
+        codec = CODECS[dialect]
         wanted = path.removeprefix(PATH).strip("/")
         if not wanted:
             return codec.models_page([self._with_error(card) for card in cards])

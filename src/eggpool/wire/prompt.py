@@ -236,15 +236,13 @@ class Written(msgspec.Struct, frozen=True):
 class Echo(msgspec.Struct, frozen=True):
     """What the writer of a reply has to know of the request.
 
-    `tools` is by flat name. `replays_thoughts`: the client of Responses sends sealed thoughts back itself. `fields` are
-    those of the request that the dialect repeats in its reply. `now_s` is when the request came, in seconds since 1970,
-    for replies that tell no time.
+    `tools` is by flat name. `fields` are those of the request that the dialect repeats in its reply. `now_s` is when
+    the request came, in seconds since 1970, for replies that tell no time.
     """
 
     model: str = ""
     now_s: int = 0
     include_usage: bool = False
-    replays_thoughts: bool = False
     tools: Mapping[str, Tool] = {}
     fields: Mapping[str, msgspec.Raw] = {}
 
