@@ -83,14 +83,20 @@ class Search:
         """Raises BadRequest, in the words that agents look for, for what is surely too long for everybody."""
         if not self._inbound.surface.answers:
             return
-        pool, tokens, model = self._pool, self._input_tokens, self._offers[0].model
-        error = pool.calibration.error(model)
-        margin = SURELY if error is None or error > WELL_KNOWN else CALIBRATED
-        candidates = [candidate for offer in self._offers for candidate in offer.candidates]
-        limit = surely_too_long(candidates, tokens, margin)
+        tokens = self._input_tokens
+        limit = self._shorter_than_it(CALIBRATED)
+        if limit is None:
+            return  # as nearly always: how well the estimates are known does not matter then
+        error = self._pool.calibration.error(self._offers[0].model)
+        if error is None or error > WELL_KNOWN:
+            limit = self._shorter_than_it(SURELY)
         if limit is not None:
             message = too_long.counted(self.demand.dialect, tokens, limit)
             raise BadRequest(message, code=too_long.CODE)
+
+    def _shorter_than_it(self, margin: float) -> int | None:
+        candidates = (candidate for offer in self._offers for candidate in offer.candidates)
+        return surely_too_long(candidates, self._input_tokens, margin)
 
     @property
     def counted(self) -> int:
