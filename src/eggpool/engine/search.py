@@ -160,12 +160,16 @@ class Search:
     def _chosen(self, planned: Plan, choice: Choice) -> Choice:
         if not self._tries:
             self.planned = planned
-        self.dialect = self._spoken(choice.candidate) or self.demand.dialect
+        candidate, wanted = choice.candidate, self.demand.dialect
+        native = wanted in candidate.dialects and not self._pool.refused_surfaces
+        self.dialect = wanted if native else self._spoken(candidate) or wanted
         self._tries += 1
-        self._tried.add((choice.candidate.account, choice.candidate.model))
-        chain = self._offers if len(self._offers) > 1 else ()
-        self.others_left = self._may_go_on() and (planned.count > 1 or any(self._plan(offer).count for offer in chain))
+        self._tried.add((candidate.account, candidate.model))
+        self.others_left = self._may_go_on() and (planned.count > 1 or self._others_in_chain())
         return choice
+
+    def _others_in_chain(self) -> bool:
+        return len(self._offers) > 1 and any(self._plan(offer).count for offer in self._offers)
 
     def leased(self) -> None:
         """The choice was leased, or there was none: a place that was handed over and not taken goes to the next."""
