@@ -294,7 +294,8 @@ class Exchange:
         search = self._searching
         lease = self._lease = self._pool.lease(choice, estimate_for(choice.candidate, search.demand))
         search.leased()
-        if self._inbound.conversation is not None:
+        bound = search.demand.affinity
+        if self._inbound.conversation is not None and (bound is None or not bound.warm):  # a warm one would stay as is
             now_ms = self._pool.clock.wall_ms()
             self._pool.affinity.expect(self._inbound.conversation, choice.candidate.account, now_ms)
         attempt = self._attempt = self._booking.attempt(choice.candidate, search.dialect)
