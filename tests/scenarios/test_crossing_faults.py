@@ -28,6 +28,7 @@ from tests.scenarios.crossing import CROSSING_IDS, CROSSINGS, PROTOCOLS, TRANSLA
 from eggpool.domain import Dialect, Usage
 from eggpool.scripted import (
     Behaviour,
+    Hang,
     Play,
     Question,
     ReceivedRequest,
@@ -625,6 +626,27 @@ def test_an_end_that_was_said_holds(tmp_path: Path, ours: Dialect) -> None:
             assert MARKS[ours][0] in body
             row = (await pool.booked(1))[0].record
             assert (row.outcome.value, row.usage.output_tokens) == ("completed", 5)
+
+    run(scenario)
+
+
+@crossings
+def test_a_provider_that_does_not_hang_up(tmp_path: Path, ours: Dialect, theirs: Dialect) -> None:
+    """A stream that has had its end is over for the client, even where the provider keeps it open."""
+
+    async def scenario() -> None:
+        def script(_request: ReceivedRequest, good_reply: Reply) -> Steps:
+            events = good_reply.events or ()
+            return (good_reply.stream_head(), *map(SendChunk, events), Hang())
+
+        async with one_dialect(tmp_path, theirs, {"a": script}) as (pool, upstream):
+            status, body = await pool.answer(PATHS[ours], question(ours, stream=True))
+            assert (status, text_of(ours, body)) == (200, f"You said: {WORDS}")
+            assert MARKS[ours][0] in body
+            await upstream.wait_for(lambda there: there.closed_early == 1)
+            (row,) = await pool.booked(1)
+            assert (row.record.outcome.value, row.attempts[0].error_class) == ("completed", None)
+            assert pool.runtime.pool.rests == {}
 
     run(scenario)
 

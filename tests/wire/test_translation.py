@@ -275,3 +275,23 @@ def test_a_failed_reply_is_told_as_one() -> None:
         assert reply.error is not None
         assert not reply.whole
         assert b"busy" in reply.body
+
+
+def test_thoughts_in_a_block_of_text() -> None:
+    """Some proxies put thoughts into a block of text: they are told as thoughts, and the text behind them as text."""
+    deltas = [("thinking_delta", "thinking", "hm"), ("text_delta", "text", "yes"), ("text_delta", "text", "!")]
+    begin = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    payloads: list[Any] = [{"type": "message_start", "message": {"id": "msg_1", "model": "m"}}, begin]
+    payloads += [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": kind, name: text}} for kind, name, text in deltas
+    ]
+    payloads += [
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
+    stream = b"".join(sse.encode(json.dumps(payload).encode()) for payload in payloads)
+    for target in Dialect:
+        reply = meaning(read_stream(CODECS[target], crossing(MESSAGES, target, [stream])))
+        assert [(part.kind, part.text) for part in reply.parts] == [("thinking", "hm"), ("text", "yes!")]
+        assert reply.whole

@@ -59,6 +59,9 @@ MAX_REASONS = 20  # accounts named in an error message
 _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
 
 
+AFTER_THE_END_S = 1.0
+"""How long a provider has to close a translated stream that it ended; then its connection is closed, not kept."""
+
 ESTIMATED = (b"x-eggpool-estimate", b"true")
 """Stands at a count of tokens that no provider has made."""
 
@@ -457,6 +460,8 @@ class Exchange:
         if attempt is None or attempt.reply is None or relay is None:
             return b""
         failure = Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
+        if isinstance(relay, TranslatedStream) and relay.terminal:
+            attempt.reply.limit_wait(AFTER_THE_END_S, "idle")
         try:
             # Behind an error nothing is translated any more. Of what is passed through, nobody asks for errors here: to
             # look for them is what makes a chunk dear.
