@@ -12,19 +12,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from eggpool.domain import AccountLabel, Dialect, QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
+from eggpool.domain import AccountLabel, Billing, Dialect, QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.decision import decision
 from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope
-from eggpool.routing.plan import Affinity, Billing, Demand, plan
+from eggpool.routing.plan import Affinity, Demand, plan
 from eggpool.routing.quota import Quota
-from eggpool.routing.windows import Spending
+from eggpool.routing.speech import Surface
+from eggpool.routing.spending import Spending
 
 NOW_MS = 1_800_000_000_000
 STEP_MS = 400  # between two requests
@@ -56,6 +58,7 @@ class Pool(msgspec.Struct):
 
     accounts: dict[AccountLabel, Account]
     rests: dict[ScopeKey, Rest] = {}
+    refused_surfaces: Mapping[Surface, float] = {}
 
 
 def measure(count: int, turns: int, *, resting: bool) -> tuple[float, float, float]:

@@ -57,17 +57,23 @@ COLUMNS = (
 
 
 class Bar(NamedTuple):
-    """A bound that must hold, and how it came out."""
+    """A bound that must hold, and how it came out; `paired` is the median over the worlds of the ratio in each."""
 
     words: str
     value: float
     bound: float
     at_most: bool
+    paired: float | None = None
 
     @property
     def holds(self) -> bool:
         """Whether it does."""
         return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+    def __str__(self) -> str:
+        paired = "" if self.paired is None else f"; world by world {self.paired:.1f}"
+        bound = f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
+        return f"{'holds ' if self.holds else 'FAILED'}  {self.words}: {self.value:.1f} ({bound}{paired})"
 
 
 def simulate(job: tuple[str, int]) -> list[Figures]:
@@ -89,27 +95,30 @@ def run(seeds: range, workers: int) -> Results:
 
 
 def bars(results: Results) -> list[Bar]:
-    """What must hold; medians over the worlds unless the words say otherwise."""
+    """What must hold: the medians of the table compared, unless the words say otherwise."""
 
-    def ratio(kind: str, other: str, of: Callable[[Figures], float]) -> float:
-        """The median over the worlds of ours as a part of the other's."""
-        pairs = zip(results[kind, OURS], results[kind, other], strict=True)
-        return statistics.median(of(one) / of(two) if of(two) else float(of(one) > 0) for one, two in pairs)
+    def part(kind: str, other: str, of: Callable[[Figures], float], bound: float, words: str) -> Bar:
+        """Ours as a part of the other's, in percent."""
+        one, two = ([of(figures) for figures in results[kind, name]] for name in (OURS, other))
+        pairs = [mine / theirs for mine, theirs in zip(one, two, strict=True) if theirs]
+        value, paired = statistics.median(one) / statistics.median(two), statistics.median(pairs)
+        return Bar(f"{kind}: {words}, % of {other}", 100 * value, bound, of is not _cached, 100 * paired)
 
     with_room = sum(one.refused_with_room for kind in KINDS for one in results[kind, OURS])
-    cached = min(ratio(kind, STICKY, lambda one: one.cached) for kind in KINDS)
-    wider = statistics.median(
-        one.spread - two.spread for one, two in zip(results[EQUAL, OURS], results[EQUAL, LEAST], strict=True)
-    )
+    spread = [statistics.median(one.spread for one in results[EQUAL, name]) for name in (OURS, LEAST)]
     return [
         Bar("requests refused while an eligible account had quota, all worlds", with_room, 0, True),
-        Bar("cached share, % of sticky's, in the kind of worlds where it is least", 100 * cached, 99, False),
-        Bar(f"{METERED}: paid per token, % of {LEAST}", _percent(ratio(METERED, LEAST, _paid)), 55, True),
-        Bar(f"{METERED}: paid per token, % of {UNPACED}", _percent(ratio(METERED, UNPACED, _paid)), 85, True),
-        Bar(f"{ALONE}: refused, % of {LEAST}", _percent(ratio(ALONE, LEAST, _refused)), 60, True),
-        Bar(f"{ALONE}: refused, % of {UNPACED}", _percent(ratio(ALONE, UNPACED, _refused)), 92, True),
-        Bar(f"{EQUAL}: spread of utilisation beyond {LEAST}, points", _percent(wider), 5, True),
+        *(part(kind, STICKY, _cached, 99, "cached share") for kind in KINDS),
+        part(METERED, LEAST, _paid, 55, "paid per token"),
+        part(METERED, UNPACED, _paid, 85, "paid per token"),
+        part(ALONE, LEAST, _refused, 60, "refused"),
+        part(ALONE, UNPACED, _refused, 92, "refused"),
+        Bar(f"{EQUAL}: spread of utilisation beyond {LEAST}, points", 100 * (spread[0] - spread[1]), 5, True),
     ]
+
+
+def _cached(one: Figures) -> float:
+    return one.cached
 
 
 def _paid(one: Figures) -> float:
@@ -118,10 +127,6 @@ def _paid(one: Figures) -> float:
 
 def _refused(one: Figures) -> float:
     return one.refused
-
-
-def _percent(part: float) -> float:
-    return 100 * part
 
 
 def show(results: Results) -> None:
@@ -154,8 +159,7 @@ def main() -> int:
     )
     judged = bars(results)
     for bar in judged:
-        mark = "holds " if bar.holds else "FAILED"
-        print(f"{mark}  {bar.words}: {bar.value:.1f} ({'at most' if bar.at_most else 'at least'} {bar.bound:g})")
+        print(bar)
     return 0 if all(bar.holds for bar in judged) else 1
 
 

@@ -18,8 +18,8 @@ from eggpool.domain import AccountLabel, Dialect, QuotaUnit, WindowKind, WindowS
 from eggpool.routing import health
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.quota import Quota, Reservation
+from eggpool.routing.spending import Spending
 from eggpool.routing.verdict import VERDICTS, Kind
-from eggpool.routing.windows import Spending
 
 NANO = 10**9
 ASSUMED = (("five_hour", 12, 5 * 3600), ("weekly", 30, 7 * 86_400), ("monthly", 60, 30 * 86_400))  # `[limits]`

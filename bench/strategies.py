@@ -12,12 +12,13 @@ from typing import Protocol
 
 import msgspec
 
-from eggpool.domain import AccountLabel, Dialect
+from eggpool.domain import AccountLabel, Billing, Dialect
 from eggpool.routing.catalog import Offer
 from eggpool.routing.health import Rest, ScopeKey
-from eggpool.routing.plan import Affinity, Billing, Choice, Demand, plan
+from eggpool.routing.plan import Affinity, Choice, Demand, plan
 from eggpool.routing.quota import Quota
-from eggpool.routing.windows import Spending
+from eggpool.routing.speech import Surface
+from eggpool.routing.spending import Spending
 
 
 class Account:
@@ -37,6 +38,7 @@ class Pool(msgspec.Struct):
 
     accounts: dict[AccountLabel, Account]
     rests: dict[ScopeKey, Rest] = {}
+    refused_surfaces: dict[Surface, float] = {}
 
 
 class Situation(msgspec.Struct, frozen=True):

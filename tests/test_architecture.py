@@ -51,7 +51,7 @@ OWNERS: dict[str, set[str]] = {
     "questionary": {"cli"},
     "rich": {"cli"},
     "tomlkit": {"config.edit"},
-    "uvicorn": {"engine.server", "engine.connection"},
+    "uvicorn": {"engine.server", "engine.connection", "engine.cycle"},
     "httptools": {"engine.connection"},
     "uvloop": {"engine.runtime"},
 }

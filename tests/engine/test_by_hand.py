@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.helpers.clock import HandClock
 from tests.helpers.pool import RunningPool, key_of, pool_of, provider, run, running_pool, settings
-from tests.scenarios.asking import CHAT, MODEL, PATHS, question
+from tests.scenarios.asking import CHAT, MODEL, PATHS, opening, question
 
 from eggpool.config.load import load
 from eggpool.domain import AccountLabel
@@ -97,7 +97,7 @@ def test_an_unknown_name(name: str, near: str) -> None:
 
 async def served_by(pool: RunningPool) -> str | None:
     """The account that answers a question now, None when nobody may."""
-    async with pool.post(PATHS[CHAT], question()) as reply:
+    async with pool.post(PATHS[CHAT], opening()) as reply:
         await reply.read()
         assert reply.status in (200, 429)
         return str(reply.headers["x-eggpool-account"]) if reply.status == 200 else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from msgspec.structs import replace
 
 from eggpool.config.load import load
 from eggpool.config.schema import Config
@@ -76,6 +78,15 @@ def provider(name: str, at: ScriptedProvider, *keys: str, extra: str = "") -> st
 def key_of(account: str) -> str:
     """The key that `provider` gave an account."""
     return f"test-{account}-key-0000"
+
+
+def after_a_crash(config: Config, folder: Path) -> Config:
+    """The same pool with the books that stand on disk now, in a new folder: as if its process had died."""
+    folder.mkdir()
+    path = Path(str(config.database.path))
+    for file in path.parent.glob(f"{path.name}*"):
+        shutil.copy(file, folder / file.name)
+    return replace(config, database=replace(config.database, path=str(folder / path.name)))
 
 
 class RunningPool:

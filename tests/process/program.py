@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import sys
@@ -106,22 +105,11 @@ class Program:
 
 
 @asynccontextmanager
-async def program(
-    folder: Path, *words: str, before: Sequence[str] = (), largest_file: int | None = None, **environ: str
-) -> AsyncIterator[Program]:
-    """`eggpool` with these arguments, in a home of its own.
-
-    `before` are the words of a command that starts it; no file can grow beyond `largest_file` bytes.
-    """
+async def program(folder: Path, *words: str, before: Sequence[str] = (), **environ: str) -> AsyncIterator[Program]:
+    """`eggpool` with these arguments, in a home of its own; `before` are the words of a command that starts it."""
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "PYTHONPATH")}
     scratch = folder / "tmp"
     scratch.mkdir(exist_ok=True)
-
-    def limit() -> None:
-        if largest_file is not None:
-            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
-
     process = await asyncio.create_subprocess_exec(
         *before,
         sys.executable,
@@ -135,7 +123,6 @@ async def program(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=None if largest_file is None else limit,
     )
     running = Program(process)
     try:
@@ -144,11 +131,9 @@ async def program(
         await running.aclose()
 
 
-async def ends(
-    folder: Path, *words: str, before: Sequence[str] = (), largest_file: int | None = None, **environ: str
-) -> tuple[int, str, str]:
+async def ends(folder: Path, *words: str, before: Sequence[str] = (), **environ: str) -> tuple[int, str, str]:
     """A command that ends by itself: its exit code, standard output and standard error."""
-    async with program(folder, *words, before=before, largest_file=largest_file, **environ) as running:
+    async with program(folder, *words, before=before, **environ) as running:
         return await running.ended(), running.stdout, running.stderr
 
 
@@ -245,7 +230,7 @@ async def no_longer_listens(url: str) -> None:
 async def serving(folder: Path, **environ: str) -> AsyncIterator[tuple[Program, str, aiohttp.ClientSession]]:
     """A pool that is ready, where it listens, and a client for it."""
     async with (
-        program(folder, "serve", before=(), largest_file=None, **environ) as running,
+        program(folder, "serve", before=(), **environ) as running,
         aiohttp.ClientSession(headers=BEARER) as http,
     ):
         url = await running.url()

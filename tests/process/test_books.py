@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import sqlite3
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -29,6 +30,13 @@ from tests.process.program import (
 from eggpool.domain import Outcome
 from eggpool.scripted import ReceivedRequest, Reply, ScriptedProvider, Steps, good, slow
 from eggpool.scripted.behaviours import play
+
+SMALL_FILES = (
+    "import os, resource, sys\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""A program that starts another one which can make no file larger than 1,000 bytes."""
 
 AT_ONCE = 8
 PER_SECOND = 200
@@ -72,7 +80,7 @@ def test_no_room_at_the_start(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         configure(tmp_path)
-        code, _, stderr = await ends(tmp_path, "serve", largest_file=1000)
+        code, _, stderr = await ends(tmp_path, "serve", before=(sys.executable, "-c", SMALL_FILES))
         assert code == 1
         assert str(tmp_path / "usage.sqlite3") in one_sentence(stderr)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eggpool.domain import AccountLabel, Dialect, QuotaReport, QuotaUnit
+from eggpool.domain import AccountLabel, Billing, Dialect, QuotaReport, QuotaUnit
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.decision import MAX_BYTES, decision, explanation
 from eggpool.routing.health import Rest, ScopeKey, account_scope
-from eggpool.routing.plan import Affinity, Billing, Demand, Plan, plan
+from eggpool.routing.plan import Affinity, Demand, Plan, plan
 from eggpool.routing.quota import Quota
+from eggpool.routing.speech import Surface
 
 NOW, NOW_MS = 1000.0, 1_800_000_000_000
 
@@ -34,6 +36,7 @@ class Pool(msgspec.Struct, frozen=True):
 
     accounts: dict[AccountLabel, Account]
     rests: dict[ScopeKey, Rest] = {}
+    refused_surfaces: Mapping[Surface, float] = {}
 
 
 def planned(labels: list[str], demand: Demand, rests: dict[ScopeKey, Rest] | None = None) -> tuple[Pool, Plan]:

@@ -9,12 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eggpool.domain import AccountLabel, Dialect, Limits, QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
+from eggpool.domain import (
+    AccountLabel,
+    Billing,
+    Capabilities,
+    Dialect,
+    Limits,
+    Needs,
+    QuotaReport,
+    QuotaUnit,
+    WindowKind,
+    WindowSource,
+    WindowSpec,
+)
+from eggpool.routing.capabilities import SURELY
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope, provider_scope, status
-from eggpool.routing.plan import IN_FLIGHT_COST, TRIAL_S, Affinity, Billing, Demand, Needs, Plan, plan
+from eggpool.routing.plan import IN_FLIGHT_COST, TRIAL_S, Affinity, Demand, Plan, plan
 from eggpool.routing.quota import Quota
-from eggpool.routing.windows import Spending
+from eggpool.routing.speech import Surface
+from eggpool.routing.spending import Spending
 
 NOW, NOW_MS = 1000.0, 1_800_000_000_000
 CHAT = Demand(Dialect.CHAT)
@@ -36,6 +50,7 @@ class Pool(msgspec.Struct, frozen=True):
 
     accounts: Mapping[AccountLabel, Account]
     rests: Mapping[ScopeKey, Rest] = {}
+    refused_surfaces: Mapping[Surface, float] = {}
 
 
 def candidate(
@@ -46,8 +61,10 @@ def candidate(
     lacks: frozenset[str] = frozenset(),
 ) -> Candidate:
     """An account that has the model m."""
+    has = Capabilities(images=False if "images" in lacks else None, tools=False if "tools" in lacks else None)
+    provider = label.partition("/")[0]
     return Candidate(
-        AccountLabel(label), label.partition("/")[0], "m", frozenset({dialect}), priority, limits=limits, lacks=lacks
+        AccountLabel(label), provider, "m", frozenset({dialect}), priority, limits=limits, capabilities=has
     )
 
 
@@ -115,9 +132,10 @@ ACCOUNTS = st.builds(
 )
 NEEDS = st.builds(
     Needs,
-    capabilities=st.frozensets(st.sampled_from(["images", "tools"])),
-    context_tokens=st.sampled_from([0, 100, 1000]),
-    output_tokens=st.sampled_from([0, 100, 1000]),
+    images=st.booleans(),
+    tools=st.booleans(),
+    input_tokens=st.sampled_from([0, 100, 1000]),
+    max_output_tokens=st.sampled_from([None, 100, 1000]),
 )
 DEMANDS = st.builds(
     Demand,
@@ -171,9 +189,10 @@ def test_a_function_of_its_arguments(
 def lacking(one: Candidate, needs: Needs) -> bool:
     """Whether a candidate is known not to do what is needed."""
     return (
-        bool(needs.capabilities & one.lacks)
-        or needs.context_tokens > (one.limits.context or 10**9)
-        or needs.output_tokens > (one.limits.output or 10**9)
+        (needs.images and one.capabilities.images is False)
+        or (needs.tools and one.capabilities.tools is False)
+        or needs.input_tokens > (one.limits.context or 10**9) * SURELY
+        or (needs.max_output_tokens or 0) > (one.limits.output or 10**9)
     )
 
 
@@ -354,6 +373,18 @@ def test_a_conversation_stays(accounts: dict[str, tuple[int, Account]], warm: bo
     assert (result.binding, order(result)[0]) == (binding, first)
 
 
+def test_a_crowded_short_window_keeps_out_newcomers_only() -> None:
+    """A short window that is nearly full puts an account behind for new conversations; who is there stays."""
+    spec = WindowSpec("hourly", WindowKind.ROLLING, QuotaUnit.TOKENS, 1000, 3600, WindowSource.CONFIG)
+    one, other = candidate("a/1"), candidate("a/2")
+    week = msgspec.structs.replace(WEEK, limit=10_000)
+    pool = Pool({label.account: Account(quota=Quota([week, spec])) for label in (one, other)})
+    pool.accounts[one.account].quota.add(Spending(tokens=950), NOW_MS, NOW_MS)
+    pool.accounts[other.account].quota.add(Spending(tokens=250), NOW_MS, NOW_MS)
+    assert order(planned(pool, [one, other])) == ["a/2", "a/1"]
+    assert order(planned(pool, [one, other], bound("a/1"))) == ["a/1", "a/2"]
+
+
 def test_a_conversation_leaves_what_rests() -> None:
     """Affinity is a preference, health a veto: also when the rest is only our own guess."""
     one, other = candidate("a/1"), candidate("b/1")
@@ -365,9 +396,9 @@ def test_a_conversation_leaves_what_rests() -> None:
 @pytest.mark.parametrize(
     ("needs", "reason"),
     [
-        (Needs(capabilities=frozenset({"images"})), "lacks_images"),
-        (Needs(context_tokens=501), "lacks_context"),
-        (Needs(output_tokens=501), "lacks_output"),
+        (Needs(images=True), "lacks_images"),
+        (Needs(input_tokens=751), "lacks_context"),
+        (Needs(max_output_tokens=501), "lacks_output"),
     ],
 )
 def test_a_known_lack(needs: Needs, reason: str) -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
-from eggpool.routing.quota import MOST_WINDOWS, Quota, QuotaSnapshot, Reservation, WindowView
-from eggpool.routing.windows import BUCKETS, LARGEST_SHARE, TOLD_BEYOND, Channel, Spending
+from eggpool.routing.quota import MOST_WINDOWS, SHORT_FULL, Quota, QuotaSnapshot, Reservation, WindowView
+from eggpool.routing.spending import Spending
+from eggpool.routing.windows import BUCKETS, LARGEST_SHARE, TOLD_BEYOND, Channel
 
 NOW = 1_800_000_000_000  # Friday 15 January 2027, 08:00 UTC
 SECOND, HOUR, DAY = 1000, 3_600_000, 86_400_000
@@ -95,12 +96,24 @@ def test_memory_of_a_rolling_window_is_bounded() -> None:
     assert state.own == sum(amount for _, amount in state.buckets)
 
 
-def test_the_tightest_window_counts() -> None:
-    """Pressure is that of the window that is furthest ahead."""
-    quota = Quota([HOURS, DAYS])
+def test_the_longest_window_sets_the_pace() -> None:
+    """Pressure is that of the longest window, and of a shorter one as far as it is beyond half and its time."""
+    quota = Quota([HOURS, msgspec.structs.replace(DAYS, limit=10_000)])
+    quota.add(tokens(400), NOW, NOW)
+    assert quota.pressure(NOW) == pytest.approx(0.04 - 0.5)
+    quota.add(tokens(300), NOW, NOW)
+    assert quota.pressure(NOW) == pytest.approx(0.07 - 0.5 + 0.7 - SHORT_FULL)
+    assert quota.pressure(NOW, tokens(100)) == pytest.approx(0.08 - 0.5 + 0.8 - SHORT_FULL)
+    assert quota.pressure(NOW + 3 * HOUR) == pytest.approx(0.07 - 0.5 + 0.7 - 0.6)
+    assert quota.pressure(NOW + 4 * HOUR) == pytest.approx(0.07 - 0.5)
+
+
+def test_of_windows_of_one_length_the_tighter_counts() -> None:
+    """Two windows of about the same length: the one that is further ahead."""
+    quota = Quota([WEEK, msgspec.structs.replace(DAYS, length_s=600_000)])
     quota.add(tokens(600), NOW, NOW)
-    assert quota.pressure(NOW) == pytest.approx(0.6)
-    assert quota.pressure(NOW + 4 * HOUR) == pytest.approx(0.6 - 0.5)
+    assert quota.pressure(NOW) == pytest.approx(0.6 - 0.5)
+    assert quota.pressure(MONDAY + 7 * DAY - 1) == pytest.approx(0.6 - 0.5)
 
 
 def test_no_limit_no_pressure() -> None:
@@ -149,16 +162,21 @@ def test_an_estimate_never_refuses() -> None:
 
 @pytest.mark.parametrize(("spec", "back"), [(WEEK, NEXT_MONDAY), (HOURS, NOW + 5 * HOUR)])
 def test_an_enforced_ceiling_refuses(spec: WindowSpec, back: int) -> None:
-    """A ceiling that the user enforces refuses until its window resets, reservations included."""
+    """A ceiling that the user enforces refuses until its window resets, or until what only is under way may be over."""
     quota = Quota([msgspec.structs.replace(spec, enforce=True)])
     quota.add(tokens(999), NOW, NOW)
     assert quota.refusal(NOW) is None
     reservation = quota.reserve(tokens(1), NOW)
     refusal = quota.refusal(NOW)
     assert refusal is not None
-    assert (refusal.reason, refusal.until_ms) == (f"ceiling_{spec.name}", back)
+    assert refusal.reason == f"ceiling_{spec.name}"
+    assert NOW < refusal.until_ms <= NOW + 10 * SECOND
     quota.release(reservation, NOW)
     assert quota.refusal(NOW) is None
+    quota.add(tokens(1), NOW, NOW)
+    refusal = quota.refusal(NOW)
+    assert refusal is not None
+    assert (refusal.reason, refusal.until_ms) == (f"ceiling_{spec.name}", back)
 
 
 def test_an_enforced_rolling_ceiling_ends() -> None:
@@ -424,13 +442,20 @@ def histories(draw: st.DrawFn) -> Quota:
 
 @given(histories(), st.lists(st.integers(0, 2 * DAY), min_size=1, max_size=8))
 def test_the_line_says_what_the_windows_say(quota: Quota, waits: list[int]) -> None:
-    """At any later moment, the pressure read off the line is that of the tightest window."""
+    """At any later moment, the pressure read off the line is what the windows say at that moment."""
     for wait in sorted(waits):
         now_ms = NOW + wait
         value = quota.pressure(now_ms)
-        known = [one.pressure for one in quota.view(now_ms) if one.pressure is not None]
-        assert value == pytest.approx(max(known, default=0.0), abs=0.002)
-        assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in quota.view(now_ms))
+        known = [one for one in quota.view(now_ms) if one.used_share is not None]
+        sure = [one for one in known if one.source is not WindowSource.ASSUMED or one.enforce]
+        known = sure if any(one.model is None for one in sure) else known
+        longest = max((one.length_s for one in known), default=0)
+        pace = max((one.pressure or 0.0 for one in known if one.length_s >= longest), default=0.0)
+        shorter = [
+            (one.used_share or 0.0) - max(SHORT_FULL, one.elapsed_share) for one in known if one.length_s < longest
+        ]
+        assert value == pytest.approx(pace + max(0.0, *shorter, 0.0), abs=0.005)
+        assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in known)
 
 
 # --- forecast -----------------------------------------------------------------------------------------------------

@@ -188,3 +188,21 @@ def test_an_instant_lies_between_now_and_a_month_from_now(told: object) -> None:
     """What is over is now, and nothing is further away than any window is long."""
     found = instant_ms(told, NOW_MS)
     assert found is None or NOW_MS <= found <= NOW_MS + 31 * 24 * 3600 * 1000
+
+
+@given(st.integers(1, 30 * 24 * 3600))
+def test_one_instant_in_any_unit(seconds: int) -> None:
+    """Seconds, milliseconds, a duration, a date in either form and an epoch in either unit mean the same."""
+    instant = datetime.fromtimestamp(NOW_MS // 1000 + seconds, UTC)
+    minutes, rest = divmod(seconds, 60)
+    spent = {"x-ratelimit-remaining": "0"}
+    told = [
+        {"retry-after": str(seconds)},
+        {"retry-after-ms": str(seconds * 1000)},
+        {"retry-after": format_datetime(instant, usegmt=True)},
+        {"retry-after": f"{instant:%Y-%m-%dT%H:%M:%SZ}"},
+        spent | {"x-ratelimit-reset": f"{minutes}m{rest}s"},
+        spent | {"x-ratelimit-reset": str(NOW_MS // 1000 + seconds)},
+        spent | {"x-ratelimit-reset": str(NOW_MS + seconds * 1000)},
+    ]
+    assert [back_in_s(headers, b"", NOW_MS) for headers in told] == [seconds] * len(told)

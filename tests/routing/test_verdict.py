@@ -42,7 +42,7 @@ def test_what_rests_an_account() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        *((status, Kind.BAD_REQUEST) for status in (400, 404, 405, 406, 409, 410, 411, 413, 415, 418, 422, 431)),
+        *((status, Kind.BAD_REQUEST) for status in (400, 406, 409, 410, 411, 413, 415, 418, 422, 431)),
         (401, Kind.CREDENTIALS),
         (402, Kind.BALANCE),
         (403, Kind.FORBIDDEN),
@@ -51,7 +51,8 @@ def test_what_rests_an_account() -> None:
         (498, Kind.OVERLOADED),
         (503, Kind.OVERLOADED),
         (529, Kind.OVERLOADED),
-        *((status, Kind.SERVER_ERROR) for status in (500, 501, 502, 504, 520, 522, 524, 599, 200)),
+        *((status, Kind.ENDPOINT) for status in (404, 405, 501)),
+        *((status, Kind.SERVER_ERROR) for status in (500, 502, 504, 520, 522, 524, 599, 200)),
     ],
 )
 def test_status_alone(status: int, kind: Kind) -> None:
@@ -214,8 +215,8 @@ def test_codes(status: int, code: str, error_type: str, kind: Kind) -> None:
         (400, "messages.1.content.0.signature: Extra inputs are not permitted", Kind.BAD_REQUEST),
         (400, "include: encrypted content needs store = false", Kind.BAD_REQUEST),
         (500, "Invalid `signature` in `thinking` block", Kind.SERVER_ERROR),
-        (404, "Not Found", Kind.BAD_REQUEST),
-        (404, "The file was not found. Choose a model.", Kind.BAD_REQUEST),
+        (404, "Not Found", Kind.ENDPOINT),
+        (404, "The file was not found. Choose a model.", Kind.ENDPOINT),
         (400, "Invalid field for this model. The tool f does not exist", Kind.BAD_REQUEST),
         (400, "temperature is not supported with this model", Kind.BAD_REQUEST),
         (500, "model not found", Kind.SERVER_ERROR),

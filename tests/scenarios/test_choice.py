@@ -136,6 +136,7 @@ def test_decision_is_booked(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with ScriptedProvider({key_of("a"): error(500), key_of("b"): good, key_of("c"): good}) as at:
             text = provider("alpha", at, "a", "b") + provider("beta", at, "c", extra='protocols = ["anthropic"]')
+            text += "[translation]\nenabled = false\n"
             async with running_pool(settings(tmp_path, text)) as pool:
                 await pool.until(lambda: len(pool.runtime.pool.lists) == 3)
                 await pool.answer(PATHS[CHAT], opening())

@@ -240,7 +240,8 @@ def test_dialect_of_a_model(tmp_path: Path) -> None:
         more = (
             'protocols = ["openai", "anthropic"]\nmodel_overrides = { "claude-scripted" = { protocol = "anthropic" } }'
         )
-        async with pool_of(tmp_path, {"one": good}, more=more) as (pool, upstream):
+        untranslated = "[translation]\nenabled = false\n"
+        async with pool_of(tmp_path, {"one": good}, more=more, extra=untranslated) as (pool, upstream):
             status, body = await pool.answer(PATHS[CHAT], question(model="claude-scripted"))
             assert status == 400
             assert "served in the dialect messages only" in json.loads(body)["error"]["message"]

@@ -96,11 +96,11 @@ def test_endpoint_that_a_provider_lacks(tmp_path: Path) -> None:
 
 
 def test_dialect_that_nobody_speaks(tmp_path: Path) -> None:
-    """Without an account that speaks the dialect, a model gives a 400 that names those in which it is served."""
+    """What is not translated needs an account of the dialect; without one, a 400 names the dialects that there are."""
 
     async def scenario() -> None:
         async with pool_of(tmp_path, {"one": good}, more='protocols = ["anthropic"]') as (pool, upstream):
-            for path in ("/v1/embeddings", "/v1/responses"):
+            for path in ("/v1/embeddings", "/v1/completions"):
                 status, body = await pool.answer(path, {"model": "scripted-small", "input": "hi"})
                 assert status == 400
                 assert "messages only" in json.loads(body)["error"]["message"]

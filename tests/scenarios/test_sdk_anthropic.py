@@ -202,7 +202,8 @@ def test_unknown_model_and_wrong_dialect(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with ScriptedProvider({key_of("one"): good}) as upstream:
-            config = settings(tmp_path, provider("alpha", upstream, "one", extra='protocols = ["openai"]'))
+            text = provider("alpha", upstream, "one", extra='protocols = ["openai"]')
+            config = settings(tmp_path, text, "[translation]\nenabled = false\n")
             async with running_pool(config) as pool, client_of(pool) as client:
                 with pytest.raises(anthropic.NotFoundError, match="claude-scripted"):
                     await client.messages.create(model="claude-scriptd", max_tokens=9, messages=TURN)

@@ -296,7 +296,8 @@ def test_wrong_dialect(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with ScriptedProvider({key_of("one"): good}) as upstream:
-            config = settings(tmp_path, provider("alpha", upstream, "one", extra='protocols = ["anthropic"]'))
+            text = provider("alpha", upstream, "one", extra='protocols = ["anthropic"]')
+            config = settings(tmp_path, text, "[translation]\nenabled = false\n")
             async with running_pool(config) as pool, client_of(pool) as client:
                 with pytest.raises(openai.BadRequestError, match="messages") as told:
                     await client.chat.completions.create(model="claude-scripted", messages=TURN)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.helpers.pool import CLIENT_KEY, RunningPool, key_of, pool_of, run
-from tests.scenarios.asking import CHAT, MODEL, PATHS, question
+from tests.scenarios.asking import CHAT, MODEL, PATHS, opening, question
 
 from eggpool.engine import by_hand
 from eggpool.engine.explaining import explain
@@ -65,7 +65,7 @@ def test_explain_tells_what_would_happen(tmp_path: Path) -> None:
                 assert [(one["account"], one["reason"]) for one in before["refused"]] == [
                     ("alpha/a", "resting_by_hand")
                 ]
-                async with pool.post(PATHS[CHAT], question()) as reply:
+                async with pool.post(PATHS[CHAT], opening()) as reply:
                     assert reply.headers["x-eggpool-account"] == before["would_go_to"]
             assert len(upstream.work) == 4
 
@@ -112,7 +112,8 @@ def test_the_dialect_follows_the_model(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         more = 'protocols = ["anthropic"]'
-        async with pool_of(tmp_path, {"a": good}, more=more) as (pool, _):
+        untranslated = "[translation]\nenabled = false\n"
+        async with pool_of(tmp_path, {"a": good}, more=more, extra=untranslated) as (pool, _):
             assert (await told(pool, f"/api/explain?model={MODEL}"))["dialect"] == "messages"
             other = await told(pool, f"/api/explain?model={MODEL}&dialect=chat")
             assert (other["would_go_to"], other["refused"][0]["reason"]) == (None, "dialect")
@@ -132,11 +133,11 @@ def test_a_decision_comes_only_to_those_who_ask(tmp_path: Path) -> None:
                 assert sorted(decision["tried"]) == [["alpha/a", "rate"], ["alpha/b", "rate"]]
             async with pool.post(PATHS[CHAT], question(), **WHY) as reply:
                 assert reply.status == 429
-                assert json.loads(reply.headers["x-eggpool-decision"])["refused"] == {"resting_rate": 2}
+                assert json.loads(reply.headers["x-eggpool-decision"])["no"] == {"resting_rate": 2}
             by_hand.wake(pool.runtime.pool, "alpha")
             async with pool.post(PATHS[CHAT], question(stream=True), **WHY) as reply:
                 assert reply.status == 200
-                assert json.loads(reply.headers["x-eggpool-decision"])["could"] == 2
+                assert len(json.loads(reply.headers["x-eggpool-decision"])["best"]) == 2
             for headers in ({}, {"x-eggpool-decision": "0"}):
                 async with pool.post(PATHS[CHAT], question(), **headers) as reply:
                     assert reply.status == 200

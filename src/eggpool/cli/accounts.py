@@ -107,9 +107,12 @@ def wake(option: str | None, name: str) -> None:
     for one in told.woken:
         whose = one.account or f"the provider {one.name}"
         model = f" for {one.name}" if one.scope == "model" else ""
-        why = "by hand" if one.word == "user" else f"on {WORDS[one.word]} ({one.kind})"
+        why = "by hand" if one.kind == "by_hand" else f"on {WORDS[one.word]} ({one.kind})"
         click.echo(f"Woken: {whose}, which rested{model} {why}.")
     for one in told.still:
+        if one.scope != "provider":
+            click.echo(f"{one.name} still takes nothing: {rest_words(one)}. The configuration says so.")
+            continue
         click.echo(f"Its provider still rests: {rest_words(one)}. `eggpool accounts wake {one.name}/` ends that.")
 
 

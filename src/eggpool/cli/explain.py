@@ -15,15 +15,20 @@ from eggpool.engine.insight import Explanation
 @click.option("--model", required=True, metavar="NAME", help="The model, as a client would name it.")
 @click.option("--conversation", metavar="KEY", help="The conversation, as a client would name it.")
 @click.option(
+    "--client", default="default", show_default=True, metavar="NAME", help="The client whose conversation it is."
+)
+@click.option(
     "--dialect",
     type=click.Choice([dialect.value for dialect in Dialect]),
     help="What the client speaks; without it, what the model is served in.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As a JSON object.")
 @click.pass_obj
-def explain(option: str | None, *, model: str, conversation: str | None, dialect: str | None, as_json: bool) -> None:
+def explain(
+    option: str | None, *, model: str, conversation: str | None, client: str, dialect: str | None, as_json: bool
+) -> None:
     """Ask the running pool where a request for a model would go now, and why. Nothing is sent anywhere."""
-    question = Explain(model, None if dialect is None else Dialect(dialect), conversation)
+    question = Explain(model, None if dialect is None else Dialect(dialect), conversation, client)
     told = ask(option, question, Explanation)
     if as_json:
         click.echo(msgspec.json.encode(told))
@@ -33,6 +38,8 @@ def explain(option: str | None, *, model: str, conversation: str | None, dialect
         click.echo(f"Nobody would take a request for {told.model} ({told.dialect.value}) now{back}.")
     else:
         click.echo(f"A request for {told.model} ({told.dialect.value}) would go to {told.would_go_to} now.")
+    if told.bound_to is not None:
+        click.echo(f"The conversation was last served by {told.bound_to}: {told.binding}.")
     if told.candidates:
         click.echo("\nIn this order:")
         tried = [(str(one.place), one.account, one.model, _why(one.why)) for one in told.candidates]

@@ -17,7 +17,7 @@ from eggpool.engine.insight import RestStatus
 
 T = TypeVar("T")
 
-WORDS = {"provider": "its provider's word", "guess": "our guess"}
+WORDS = {"provider": "its provider's word", "guess": "our guess", "user": "your word"}
 
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -51,7 +51,7 @@ def clock_time(at_ms: int, now_ms: int) -> str:
 def rest_words(rest: RestStatus) -> str:
     """Why something rests and for how long yet, in a few words."""
     what = {"account": "", "model": f"{rest.name}: ", "provider": f"provider {rest.name}: "}[rest.scope]
-    why = "by hand" if rest.word == "user" else f"{rest.kind}, {WORDS[rest.word]}"
+    why = "by hand" if rest.kind == "by_hand" else f"{rest.kind}, {WORDS[rest.word]}"
     ends = {"resting": f"{duration(rest.left_s)} left", "due": "over, not tried yet", "trial": "being tried"}
     return f"{what}{why}, {ends[rest.state]}"
 

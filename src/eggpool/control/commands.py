@@ -17,8 +17,8 @@ def perform(runtime: Runtime, request: Request) -> object:
     match request:
         case Status():
             return pool_status(runtime)
-        case Explain(model=model, dialect=dialect, conversation=conversation):
-            return explain(pool, model, dialect, conversation)
+        case Explain(model=model, dialect=dialect, conversation=conversation, client=client):
+            return explain(pool, model, dialect, conversation, client)
         case Rest(name=name, for_s=for_s):
             return by_hand.rest(pool, name, for_s)
         case Wake(name=name):

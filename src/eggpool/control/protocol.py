@@ -30,6 +30,7 @@ class Explain(msgspec.Struct, frozen=True, tag="explain", tag_field="command"):
     model: Text
     dialect: Dialect | None = None
     conversation: Text | None = None
+    client: Name = "default"  # whose conversation it is
 
 
 class Rest(msgspec.Struct, frozen=True, tag="rest", tag_field="command"):

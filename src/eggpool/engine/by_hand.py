@@ -10,7 +10,7 @@ from eggpool.config.schema import Config
 from eggpool.domain import AccountLabel
 from eggpool.engine.insight import Rested, Woken
 from eggpool.engine.pool import Pool
-from eggpool.engine.status import rest_status
+from eggpool.engine.status import quota_rest, rest_status
 from eggpool.errors import BadRequest, CommandRefused, NotFound
 from eggpool.routing.health import LONGEST_TOLD_S, ScopeKey, account_scope, provider_scope
 
@@ -70,14 +70,25 @@ def rest(pool: Pool, name: str, for_s: float | None) -> Rested:
 def wake(pool: Pool, name: str) -> Woken:
     """End every rest of an account and its models, whoever began it; of a provider also those of its accounts.
 
-    Raises what `find` raises.
+    That a window has nothing left is forgotten too, until the provider says so again; a ceiling of the user's own
+    stands. Raises what `find` raises.
     """
     named = find(pool.config, name)
     scopes = [scope for scope in pool.rests if _belongs(scope, named)]
-    woken = tuple(rest_status(pool, scope) for scope in scopes)
+    woken = [rest_status(pool, scope) for scope in scopes]
     pool.resting_scopes.wake(scopes)
     above = provider_scope(named.provider)
-    return Woken(named.account or name, woken, (rest_status(pool, above),) if above in pool.rests else ())
+    still = [rest_status(pool, above)] if above in pool.rests else []
+    for label, account in pool.accounts.items():
+        if label == named.account or (named.account is None and account.provider == named.provider):
+            before = quota_rest(account, pool.clock.wall_ms())
+            account.quota.forget_full()
+            account.changed = True
+            after = quota_rest(account, pool.clock.wall_ms())
+            woken += [before] if before is not None and after is None else []
+            still += [after] if after is not None else []
+    pool.line.wake()
+    return Woken(named.account or name, tuple(woken), tuple(still))
 
 
 def set_used(pool: Pool, name: str, window: str, share: float) -> dict[str, object]:

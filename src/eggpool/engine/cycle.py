@@ -1,6 +1,6 @@
 """One request of a client connection and its answer, as an ASGI application sees them.
 
-Does what uvicorn's own class does, for the one way in which this server uses it. Header names of an answer are in lower
+Stands in for uvicorn's own class, for the one way in which this server uses it. Header names of an answer are in lower
 case, as ASGI demands. What may live here: receiving a body, writing an answer. What may not: where requests begin and
 end on their connection, and clocks.
 """
@@ -8,12 +8,10 @@ end on their connection, and clocks.
 from __future__ import annotations
 
 import asyncio
+import http
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
-
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from eggpool.engine.corked import Corked
 
@@ -26,15 +24,31 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # RFC 9110, 5.1 and 5.5: what a name and a value may not hold. An answer with it would be more answers than one.
 _NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})
 _NOT_IN_NAMES = _NOT_IN_VALUES + b'\t ()<>@,;:\\"/[]?={}'
+_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
+_STATUS_LINES = {
+    status: b"HTTP/1.1 %d %s\r\n" % (status, _PHRASES.get(status, "").encode()) for status in range(100, 600)
+}
 _BODILESS = frozenset({204, 304})
 
 _log = logging.getLogger(__name__)
 
 
+class Flow(Protocol):
+    """Whether a connection takes more in either direction."""
+
+    write_paused: bool
+
+    async def drain(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
 class Owner(Protocol):
     """The connection, as far as a cycle needs it."""
 
-    flow: FlowControl
+    @property
+    def flow(self) -> Flow: ...
+
     loop: asyncio.AbstractEventLoop
 
     def on_response_complete(self) -> None: ...
@@ -186,7 +200,7 @@ class Cycle:
         names, values = b"".join([name for name, _ in fields]), b"".join([value for _, value in fields])
         if names.translate(None, _NOT_IN_NAMES) != names or values.translate(None, _NOT_IN_VALUES) != values:
             raise RuntimeError("a header holds what HTTP forbids")
-        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % field for field in fields]]
+        lines = [_STATUS_LINES[status], *[b"%b: %b\r\n" % field for field in fields]]
         if not self.keep_alive and not closes:
             lines.append(b"connection: close\r\n")
         if self._chunked is None and self._scope["method"] != "HEAD" and status not in _BODILESS:

@@ -8,7 +8,9 @@ understood by `wire`; here they are put in order. No lock is held and nothing wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
+import math
 from collections.abc import Iterable
 
 from eggpool.config.schema import Config
@@ -38,17 +40,18 @@ from eggpool.pricing import cost, saved_by_cache
 from eggpool.routing import codex_headers
 from eggpool.routing.catalog import Candidate
 from eggpool.routing.plan import Choice
+from eggpool.routing.spending import NOTHING, Spending
 from eggpool.routing.verdict import VERDICTS, Kind, classify_exception
-from eggpool.routing.windows import NOTHING, Spending
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
 from eggpool.upstream.headers import hide, towards_client, towards_provider, without_dialect
 from eggpool.wire import envelope as envelopes
-from eggpool.wire import forms, provenance
+from eggpool.wire import forms, provenance, too_long
 from eggpool.wire.counting import Content
 from eggpool.wire.dialects import CODECS
 from eggpool.wire.notes import Note
 from eggpool.wire.relay import PlainRelay, StreamRelay
+from eggpool.wire.translation import TranslatedStream
 
 LONGEST_ID = 128  # characters of a provider's name for a request
 MAX_REASONS = 20  # accounts named in an error message
@@ -58,6 +61,8 @@ _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
 
 ESTIMATED = (b"x-eggpool-estimate", b"true")
 """Stands at a count of tokens that no provider has made."""
+
+_LIMITS = frozenset({Kind.RATE, Kind.PLAN_WINDOW, Kind.BALANCE, Kind.CONCURRENCY})
 
 CANNOT_COUNT = frozenset(Kind) - {Kind.BAD_REQUEST, Kind.PROMPT_TOO_LONG}
 """Failures of a provider's own count after which an estimate is given."""
@@ -145,6 +150,7 @@ class Exchange:
     @property
     def decision(self) -> str:
         """Why this account, so far: compact JSON, as it will stand in the books."""
+        self._booking.decided(self._search)
         return self._booking.decision or "{}"
 
     @property
@@ -208,7 +214,7 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
-        if self._relay is not None and self._relay.error is not None:
+        if self._relay is not None and self._relay.error is not None and self._stage is not _Stage.BROKEN:
             failure = told_in_band(self._relay.error)
             self._booking.error_class = failure.kind.value
             self._attempt_failed(failure)
@@ -227,6 +233,8 @@ class Exchange:
         if self._early:
             self._booking.status = 200
         self._booking.decided(self._search)
+        if isinstance(self._relay, TranslatedStream):
+            self._booking.left_out(self._relay.dropped)
         self._booking.close(outcome, self._usage())
         self._calibrate(outcome)
 
@@ -247,13 +255,14 @@ class Exchange:
             choice = search.next()
             if choice is None:
                 search.leased()
-                if failure is None and await search.wait():
+                if await search.wait():
                     continue
                 break
             try:
                 self._translation = self._translated(search.dialect, choice.candidate)
             except BadRequest as error:
                 search.leased()
+                search.not_asked()
                 untold = error
                 continue
             outcome = await self._try(choice)
@@ -274,18 +283,19 @@ class Exchange:
                 search.ask_otherwise(choice.candidate)
         if self._inbound.surface.counts and (failure is None or failure.kind in CANNOT_COUNT):
             return self._counted(search.counted)
-        if failure is None and untold is not None:
+        if failure is None and untold is not None and not search.native_comes_back:
             raise untold
         if failure is None:
             raise _nothing_to_try(self._inbound, search)
-        return self._pass_on(failure, search.retry_after_s)
+        return self._pass_on(failure, search)
 
     async def _try(self, choice: Choice) -> Answer | Failure:
         """One attempt: an answer, which is then committed to, or how it failed."""
         search = self._searching
         lease = self._lease = self._pool.lease(choice, estimate_for(choice.candidate, search.demand))
         search.leased()
-        if self._inbound.conversation is not None:
+        bound = search.demand.affinity
+        if self._inbound.conversation is not None and (bound is None or not bound.warm):  # a warm one would stay as is
             now_ms = self._pool.clock.wall_ms()
             self._pool.affinity.expect(self._inbound.conversation, choice.candidate.account, now_ms)
         attempt = self._attempt = self._booking.attempt(choice.candidate, search.dialect)
@@ -314,17 +324,20 @@ class Exchange:
         translator = self._translator = self._translator or Translator(self._inbound)
         return translator.into(dialect, candidate)
 
-    async def _try_bare(self, choice: Choice, refusal: Failure) -> Answer | Failure:
+    async def _try_bare(self, choice: Choice, refusal: Answer | Failure) -> Answer | Failure:
         """The same account once more, without what only another account can read; `refusal` where there is no such."""
-        whole = self._inbound.envelope if self._translation is None else None
-        bare = provenance.without(whole, self._inbound.surface.dialect) if whole is not None else None
+        inbound, whole = self._inbound, self._inbound.envelope
+        bare = provenance.without(whole, inbound.surface.dialect) if whole is not None else None
         if bare is None:
             return refusal
-        self._inbound.envelope = bare
-        outcome = await self._try(choice)
-        if isinstance(outcome, Failure):
-            self._inbound.envelope = whole  # the next account may be the one that can read it
-        return outcome
+        inbound.envelope, self._translator = bare, None
+        with contextlib.suppress(BadRequest):
+            self._translation = self._translated(self._searching.dialect, choice.candidate)
+            refusal = await self._try(choice)
+        if isinstance(refusal, Failure):
+            inbound.envelope = whole  # the next account may be the one that can read it
+            self._translator = None
+        return refusal
 
     async def _send_and_judge(self, lease: Lease, attempt: Attempt) -> Answer | Failure:
         target = lease.target
@@ -418,16 +431,20 @@ class Exchange:
         self._booking.attempt_ended(attempt, failure.kind, failure.detail, rest_s)
         self._attempt = None
 
-    def _pass_on(self, failure: Failure, retry_after_s: float | None) -> Head:
+    def _pass_on(self, failure: Failure, search: Search) -> Head:
         """All tries failed: the last provider's error is the answer, in its own words."""
-        self._booking.error_class = failure.kind.value
-        wait_s = failure.told_s or retry_after_s
+        booking = self._booking
+        booking.error_class = failure.kind.value
+        booking.decided(search)
+        back_s = search.retry_after_s
+        if failure.head is None and failure.in_band:
+            _raise_again(failure, self._inbound, failure.told_s or back_s)
         if failure.head is None:
-            error = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed
+            error, wait_s = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed, failure.told_s or back_s
             raise error(f"No account could answer. The last one failed so: {failure.detail}", retry_after_s=wait_s)
         headers = [*failure.head.headers, (b"content-length", b"%d" % len(failure.body))]
-        if failure.head.status == 429 and not any(name == b"retry-after" for name, _ in headers):
-            headers.append((b"retry-after", b"%d" % max(1, round(wait_s or 1))))
+        if failure.head.status == 429:
+            headers = _with_retry_after(headers, failure.told_s, back_s)
         self._held = failure.body
         self._stage = _Stage.REFUSED
         return Head(failure.head.status, headers)
@@ -439,21 +456,27 @@ class Exchange:
         attempt, relay = self._attempt, self._relay
         if attempt is None or attempt.reply is None or relay is None:
             return b""
+        failure = Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
         try:
-            while chunk := await attempt.reply.read():
+            # Behind an error nothing is translated any more. Of what is passed through, nobody asks for errors here: to
+            # look for them is what makes a chunk dear.
+            while not (isinstance(relay, TranslatedStream) and relay.error is not None):
+                chunk = await attempt.reply.read()
+                if not chunk:
+                    break
                 if out := relay.feed(chunk):
                     return out
         except UpstreamError as error:
-            if isinstance(relay, PlainRelay) or not relay.terminal or relay.inside_event:
-                return self._broken(Failure(classify_exception(error), str(error)))
+            failure = Failure(classify_exception(error), str(error))
+            translated = isinstance(relay, TranslatedStream)  # which may have held back its end for more to come
+            if not translated and (isinstance(relay, PlainRelay) or not relay.terminal or relay.inside_event):
+                return self._broken(failure)
             # The provider had said that the reply is whole; how its connection ends takes nothing away.
         rest = relay.finish()
         if relay.terminal or relay.error is not None or not self._inbound.surface.answers:
             self._stage = _Stage.COMPLETE
             return rest
-        return self._broken(
-            Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
-        )
+        return rest + self._broken(failure) if isinstance(relay, TranslatedStream) else self._broken(failure)
 
     def _broken(self, failure: Failure) -> bytes:
         """The answer broke off: tell the client in-band, or close the connection where that cannot be done."""
@@ -462,7 +485,10 @@ class Exchange:
         self._attempt_failed(failure)
         if self._relay is None or isinstance(self._relay, PlainRelay) or self._relay.inside_event:
             raise StreamCut("The provider broke off the reply.")
-        return self._codec.write_error_event(502, f"The reply broke off. {failure.detail}", "upstream_broken")
+        message = f"The reply broke off. {failure.detail}"
+        if isinstance(self._relay, TranslatedStream):
+            return self._relay.fail(message, "upstream_broken")
+        return self._codec.write_error_event(502, message, "upstream_broken")
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -523,6 +549,30 @@ def _shown_id(reply: Reply, secrets: Iterable[bytes]) -> str | None:
     """The provider's name for the request, as it may be kept."""
     name = reply.request_id
     return None if name is None else hide(name.encode("utf-8", "replace"), secrets).decode()[:LONGEST_ID]
+
+
+def _with_retry_after(
+    headers: list[tuple[bytes, bytes]], told_s: float | None, back_s: float | None
+) -> list[tuple[bytes, bytes]]:
+    """A 429 says when to come back: as its provider said, unless another account is back before that."""
+    told = any(name == b"retry-after" for name, _ in headers)
+    if told and (back_s is None or (told_s is not None and told_s <= back_s + 1.0)):
+        return headers
+    kept = [header for header in headers if header[0] not in (b"retry-after", b"retry-after-ms")]
+    return [*kept, (b"retry-after", b"%d" % max(1, math.ceil(back_s or told_s or 1)))]
+
+
+def _raise_again(failure: Failure, inbound: Inbound, wait_s: float | None) -> None:
+    """Tell what a provider said under a 200 by the status that it should have had; returns where no status is known.
+
+    Clients that give up at a 429 read a limit inside a stream as a reason to wait, so they get none.
+    """
+    if failure.kind is Kind.PROMPT_TOO_LONG:
+        raise BadRequest(too_long.translated(inbound.surface.dialect, failure.detail), code=too_long.CODE)
+    if failure.kind is Kind.BAD_REQUEST:
+        raise BadRequest(failure.detail)
+    if failure.kind in _LIMITS and not inbound.gives_up_at_429:
+        raise AllLimited(failure.detail, retry_after_s=wait_s or 1.0)
 
 
 def _nothing_to_try(inbound: Inbound, search: Search) -> RequestRefused | CannotServe:

@@ -32,6 +32,11 @@ class Surface(msgspec.Struct, frozen=True):
         return not self.below and self.beside in ("", LEGACY_COMPLETIONS)
 
     @property
+    def translates(self) -> bool:
+        """Whether it is the dialect's main endpoint, which other dialects have too."""
+        return not self.below and not self.beside
+
+    @property
     def counts(self) -> bool:
         """Whether this asks how many tokens a request has."""
         return self.below in ("/count_tokens", "/input_tokens")

@@ -25,7 +25,7 @@ class RestStatus(msgspec.Struct, frozen=True):
     scope: Literal["model", "account", "provider"]
     name: str  # the model, the account's label, or the provider's id
     account: AccountLabel | None  # None when the provider rests
-    kind: str  # "by_hand", or a kind of routing/verdict.py
+    kind: str  # "by_hand", a kind of routing/verdict.py, or a reason of routing/quota.py: a window that is used up
     word: Word
     state: Literal["resting", "due", "trial"]
     until_ms: int
@@ -123,7 +123,7 @@ class Rested(msgspec.Struct, frozen=True):
 
 
 class Woken(msgspec.Struct, frozen=True):
-    """What was woken by hand, and what still keeps the account from work: the rest of its provider."""
+    """What was woken by hand, and what still keeps the account from work: its provider's rest, a ceiling."""
 
     name: str  # the account's label, or the provider as it was asked for
     woken: tuple[RestStatus, ...]

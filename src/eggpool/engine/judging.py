@@ -40,7 +40,10 @@ Relay = StreamRelay | PlainRelay | TranslatedStream
 
 
 class Failure(msgspec.Struct):
-    """How an attempt failed. `head` and `body` are the provider's own answer, where it gave one."""
+    """How an attempt failed. `head` and `body` are the provider's own answer, where it gave one.
+
+    `in_band` tells that the provider said so under a 200: `detail` are its own words.
+    """
 
     kind: Kind
     detail: str
@@ -48,6 +51,7 @@ class Failure(msgspec.Struct):
     body: bytes = b""
     told_s: float | None = None
     used_up: tuple[QuotaReport, ...] = ()  # the windows that the provider says have nothing left
+    in_band: bool = False
 
 
 class Answer(msgspec.Struct):
@@ -116,6 +120,8 @@ class Judge:
             return await self._read_error(now_ms)
         if not 200 <= reply.status < 300:
             return Failure(Kind.NO_ANSWER, f"The provider answered with status {reply.status}, which is no answer.")
+        if reply.opaque and self._translation is not None:
+            return Failure(Kind.NO_ANSWER, "The provider's reply came in an encoding that cannot be undone.")
         if reply.opaque:
             # It came encoded although it was asked for plain: nothing can be read in it, but the client may know how.
             return Answer(self._head, relay=PlainRelay(self._codec))
@@ -211,9 +217,9 @@ class Judge:
         try:
             source = translation.source
             events = read_stream(source, body) if streamed else source.reply_events(body)
+            reply = TranslatedReply(events, translation.target, translation.echo, stream=translation.stream)
         except WireError as error:
             return Failure(Kind.NO_ANSWER, str(error))
-        reply = TranslatedReply(events, translation.target, translation.echo, stream=translation.stream)
         if reply.error is not None:
             return told_in_band(reply.error)
         if not reply.whole:
@@ -240,4 +246,4 @@ class Judge:
 def told_in_band(told: ErrorInfo) -> Failure:
     """An error that came under a 200."""
     kind = classify(200, told.code, told.type, told.message)
-    return Failure(kind, told.message or "The provider told an error inside its reply.")
+    return Failure(kind, told.message or "The provider told an error inside its reply.", in_band=True)

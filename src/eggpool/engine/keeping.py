@@ -15,7 +15,8 @@ import msgspec
 from eggpool.domain import AccountLabel
 from eggpool.engine.pool import Pool
 from eggpool.routing.quota import QuotaSnapshot
-from eggpool.routing.windows import Spending
+from eggpool.routing.spending import Spending
+from eggpool.routing.windows import Window
 from eggpool.store.ledger import Ledger
 from eggpool.store.spending import Spent
 from eggpool.wire.counting import Learnt
@@ -42,29 +43,44 @@ def keep(pool: Pool, ledger: Ledger) -> None:
         ledger.state(name, text)
 
 
+class _Restored(msgspec.Struct, frozen=True):
+    """Up to when an account's snapshot counted, and the windows of which it says nothing."""
+
+    at_ms: int
+    unknown: tuple[Window, ...] = ()
+
+
 async def restore(pool: Pool, ledger: Ledger, state: Mapping[str, str]) -> None:
-    """Take back what `keep` wrote down, and count what was spent since."""
+    """Take back what `keep` wrote down, and count what was spent since.
+
+    A window that is new, or that the configuration has changed, is counted anew from the books.
+    """
     now_ms = pool.clock.wall_ms()
-    since: dict[AccountLabel, int] = {}
+    began_ms = now_ms - LONGEST_WINDOW_MS
+    found: dict[AccountLabel, _Restored] = {}
     for label, account in pool.accounts.items():
         snapshot = _snapshot(state.get(_PREFIX + label))
-        since[label] = now_ms - LONGEST_WINDOW_MS if snapshot is None else min(snapshot.at_ms, now_ms)
-        if snapshot is not None:
-            account.quota.restore(snapshot, now_ms)
-    if since:
-        for spent in await ledger.spent_since(min(since.values())):
-            _count(pool, spent, since, now_ms)
+        if snapshot is None:
+            found[label] = _Restored(began_ms)
+        else:
+            found[label] = _Restored(min(snapshot.at_ms, now_ms), account.quota.restore(snapshot, now_ms))
+    if found:
+        since_ms = min(began_ms if one.unknown else one.at_ms for one in found.values())
+        for spent in await ledger.spent_since(since_ms):
+            _count(pool, spent, found, now_ms)
     pool.affinity.restore(state, now_ms)
     with contextlib.suppress(msgspec.DecodeError):
         pool.calibration.restore(msgspec.json.decode(state.get(_CALIBRATION, "{}"), type=dict[str, Learnt]))
 
 
-def _count(pool: Pool, spent: Spent, since: Mapping[AccountLabel, int], now_ms: int) -> None:
+def _count(pool: Pool, spent: Spent, found: Mapping[AccountLabel, _Restored], now_ms: int) -> None:
     account = pool.accounts.get(spent.account)
-    if account is None or spent.ended_at_ms <= since[spent.account]:
+    if account is None:
         return
+    restored = found[spent.account]
+    only = restored.unknown if spent.ended_at_ms <= restored.at_ms else None
     amounts = Spending(spent.nanodollars, spent.tokens, 1)
-    account.quota.add(amounts, spent.started_at_ms, min(spent.ended_at_ms, now_ms), spent.model)
+    account.quota.add(amounts, spent.started_at_ms, min(spent.ended_at_ms, now_ms), spent.model, only=only)
     account.changed = True
 
 

@@ -19,8 +19,8 @@ from eggpool.routing.catalog import Candidate
 from eggpool.routing.health import ScopeKey
 from eggpool.routing.quota import Quota
 from eggpool.routing.rate_headers import periods_of
+from eggpool.routing.spending import NOTHING, Spending
 from eggpool.routing.verdict import VERDICTS, Kind
-from eggpool.routing.windows import NOTHING, Spending
 from eggpool.upstream.target import Target
 
 
@@ -104,10 +104,11 @@ class Lease:
 
     def answered(self) -> None:
         """The account answers: whatever rested on the way is well, however long the answer takes."""
-        if self._rests.states:
+        resting = len(self._rests.states)
+        if resting:
             self._step(self._scopes().values(), health.Succeeded(self._began))
-        if self._trials:
-            self._line.wake()
+            if len(self._rests.states) < resting:
+                self._line.wake()
 
     def ended(self, spent: Spending) -> None:
         """The answer is over, whole or not wanted any more."""
@@ -117,6 +118,8 @@ class Lease:
         """The attempt ended without telling anything about the account, not even what it cost."""
         self._settle(ONE_REQUEST)
         self._step(self._trials, health.TrialLeft())
+        if self._trials:
+            self._line.wake()  # for the next trial
 
     def failed(self, kind: Kind, told_s: float | None, spent: Spending = NOTHING) -> float | None:
         """The attempt failed; what the verdict names is put to rest. Gives the length of that rest in seconds."""

@@ -25,7 +25,9 @@ from eggpool.routing.health import Rest, ScopeKey
 from eggpool.routing.plan import Choice
 from eggpool.routing.rate_headers import read as read_headers
 from eggpool.routing.speech import REFUSED_FOR_S, Surface
-from eggpool.routing.windows import NOTHING, Channel, Spending
+from eggpool.routing.spending import NOTHING, Spending
+from eggpool.routing.verdict import Kind
+from eggpool.routing.windows import Channel
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Client
 from eggpool.upstream.meters import Reading
@@ -79,8 +81,11 @@ class Pool:
         """Whether at least one account can be tried now."""
         status = self.resting_scopes.status
         refusing = {scope for scope, rest in self.rests.items() if rest.on_providers_word and status(scope) != "due"}
+        now_ms = self.clock.wall_ms()
         return any(
-            health.account_scope(label) not in refusing and health.provider_scope(account.provider) not in refusing
+            health.account_scope(label) not in refusing
+            and health.provider_scope(account.provider) not in refusing
+            and account.quota.refusal(now_ms) is None
             for label, account in self.accounts.items()
         )
 
@@ -163,11 +168,16 @@ class Pool:
             account.changed = True
 
     def learn_reading(self, label: AccountLabel, reading: Reading) -> None:
-        """Take in what an account's usage endpoint said."""
+        """Take in what an account's usage endpoint said. Where that is that there is quota, a rest for want of it is
+        in doubt: it may have been given back before its time."""
         account = self.accounts.get(label)
-        if account is not None:
-            account.balance_nanodollars = reading.balance_nanodollars
-            self.learn(label, reading.reports, "meter")
+        if account is None:
+            return
+        account.balance_nanodollars = reading.balance_nanodollars
+        self.learn(label, reading.reports, "meter")
+        if reading.reports and account.quota.refusal(self.clock.wall_ms()) is None:
+            self.resting_scopes.doubt(health.account_scope(label), Kind.PLAN_WINDOW.value)
+            self.line.wake()
 
     def learn_headers(self, candidate: Candidate, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Take in what the headers of a reply say about its account's windows."""

@@ -99,6 +99,14 @@ class Rests:
                 detail = f"{_words(scope)} was woken by hand from its rest: {before.kind}."
                 self._tell("account_woken", _account(scope), before, detail)
 
+    def doubt(self, scope: ScopeKey, kind: str) -> None:
+        """A newer word contradicts a rest of that kind: one request may find out which of the two is true."""
+        rest, now = self.states.get(scope), self._clock.now()
+        if rest is None or rest.kind != kind or rest.on_trial or now >= rest.until:
+            return
+        after = self.states[scope] = msgspec.structs.replace(rest, until=now)
+        self._keep(scope, after, 0.0)
+
     def restore(self, state: Mapping[str, str]) -> None:
         """Take over what the last process wrote down, but for what is over by now or cannot be read."""
         now, now_ms = self._clock.now(), self._clock.wall_ms()

@@ -1,6 +1,6 @@
 """The HTTP server: listens, serves an ASGI application, drains. Signals are not touched here.
 
-What happens on one connection is in `connection`, an answer in `cycle`; nothing else knows uvicorn.
+What happens on one connection is in `connection`; with it, this is the only module that knows uvicorn.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from eggpool import __version__
 from eggpool.config.schema import Account
 from eggpool.domain import AccountLabel, provider_of
 from eggpool.engine.insight import AccountState, AccountStatus, PoolStatus, RestStatus, WindowStatus, Word
+from eggpool.engine.leases import AccountState as Live
 from eggpool.engine.pool import Pool
 from eggpool.engine.runtime import Runtime
 from eggpool.routing import health
@@ -81,8 +82,28 @@ def rest_status(pool: Pool, scope: ScopeKey) -> RestStatus:
     )
 
 
+def quota_rest(live: Live, now_ms: int) -> RestStatus | None:
+    """What of an account's quota refuses, as a rest: a window with nothing left, or a ceiling of the user's."""
+    refusal = live.quota.refusal(now_ms)
+    if refusal is None:
+        return None
+    return RestStatus(
+        scope="account",
+        name=live.label,
+        account=live.label,
+        kind=refusal.reason,
+        word="user" if refusal.reason.startswith("ceiling") else "provider",
+        state="resting",
+        until_ms=refusal.until_ms,
+        left_s=round(max(0.0, (refusal.until_ms - now_ms) / 1000), 3),
+        failures=0,
+    )
+
+
 def _account(pool: Pool, account: Account, *, enabled: bool, rests: list[RestStatus]) -> AccountStatus:
     live, clock = pool.accounts.get(account.label), pool.clock
+    spent = quota_rest(live, clock.wall_ms()) if live else None
+    rests = [spent, *rests] if spent is not None else rests
     used = live is not None and live.last_used > 0
     return AccountStatus(
         account=account.label,

@@ -65,7 +65,8 @@ class Translator:
 
     def _read(self, codec: Codec) -> Prompt:
         if self._prompt is None:
-            body = self._inbound.body or b""
+            envelope = self._inbound.envelope
+            body = envelope.body if envelope is not None else self._inbound.body or b""
             prompt = codec.read_request(body)
             self._echo = msgspec.structs.replace(codec.echo_of(prompt, body), now_s=self._inbound.arrived_ms // 1000)
             self._prompt = prompt

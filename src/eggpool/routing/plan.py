@@ -18,7 +18,7 @@ from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope, provider_scope, status
 from eggpool.routing.quota import Quota
 from eggpool.routing.speech import Surface, spoken
-from eggpool.routing.windows import NOTHING, Spending
+from eggpool.routing.spending import NOTHING, Spending
 
 TRIAL_S = 1.0  # when to come back while another request is finding out whether an account works again
 IN_FLIGHT_COST = 0.02  # of score, for each request in flight by weight: a burst spreads at once
@@ -131,9 +131,9 @@ class Plan:
         """All accounts that can be tried, best first."""
         return tuple(_choice(row) for row in self._rows)
 
-    def best(self, most: int) -> tuple[Choice, ...]:
-        """The first `most` of the choices."""
-        return tuple(_choice(row) for row in self._rows[:most])
+    def best(self, most: int) -> list[tuple[AccountLabel, float]]:
+        """The first `most` of the accounts that can be tried, with their scores."""
+        return [(row[5].account, row[1]) for row in self._rows[:most]]
 
     @property
     def wrong_dialect(self) -> bool:
@@ -214,24 +214,30 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
         else:
             rows = [row for _, row in lacking]
     rows.sort()
-    binding = _bind(rows, demand) if demand.affinity is not None else "none"
+    binding = _bind(rows, demand, view) if demand.affinity is not None else "none"
     return Plan(rows, tuple(refused), min(back_s, default=None), binding)
 
 
-def _bind(rows: list[_Row], demand: Demand) -> Binding:
-    """Move the account that a warm conversation is bound to up to the front, unless there is a reason not to."""
+def _bind(rows: list[_Row], demand: Demand, view: View) -> Binding:
+    """Move the account that a warm conversation is bound to up to the front, unless there is a reason not to.
+
+    A crowded short window is a reason not to begin there; whoever is there stays until it is really full, because
+    moving costs more than waiting saves.
+    """
     affinity = demand.affinity
     if affinity is None:
         return "none"
     if not affinity.warm:
         return "cool"
-    place = next((place for place, row in enumerate(rows) if row[4] == affinity.account), None)
-    if place is None:
+    for place, bound in enumerate(rows):  # noqa: B007 - where the search ends is what is looked for
+        if bound[4] == affinity.account:
+            break
+    else:
         return "gone"
-    bound = rows[place]
     if bound[0] > _LAST_RESORT // 2:
         return "resting"
-    if place and bound[1] > rows[0][1] + demand.affinity_slack:
+    crowded = view.accounts[affinity.account].quota.crowded
+    if place and bound[1] - crowded > rows[0][1] + demand.affinity_slack:
         return "escaped"
     rows.insert(0, rows.pop(place))
     return "kept"

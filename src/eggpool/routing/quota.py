@@ -3,9 +3,11 @@
 `Quota` is the one mutable thing here; it belongs to one account, reads no clock and keeps no money of its own: every
 instant is an argument, in wall-clock milliseconds. A request's spending is reserved, then settled exactly once.
 
-Only a provider's word, or a ceiling that the user enforces, rules an account out. Everything else is pressure: used
-share minus elapsed share of the tightest window, which orders accounts. Between changes it is a line over time, so that
-a decision reads two numbers for each account instead of asking all windows.
+Only a provider's word, or a ceiling that the user enforces, rules an account out. Everything else is pressure, which
+orders accounts: used share minus elapsed share of the longest window, because what is left of it when it ends is lost,
+plus how far a shorter one is beyond its time and more than half full, because it will hold up what is under way.
+Between changes it is a line over time, so that a decision reads two numbers for each account instead of asking all
+windows.
 """
 
 from __future__ import annotations
@@ -15,23 +17,14 @@ from collections.abc import Iterable
 import msgspec
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
-from eggpool.routing.windows import (
-    LARGEST,
-    LONGEST_MS,
-    NOTHING,
-    PLACES,
-    SHORTEST_MS,
-    Channel,
-    Drift,
-    Line,
-    Spending,
-    Window,
-    WindowState,
-)
+from eggpool.routing.spending import LARGEST, NOTHING, PLACES, Amounts, Spending
+from eggpool.routing.windows import LONGEST_MS, SHORTEST_MS, Channel, Drift, Line, Window, WindowState
 
 POLL_MS = 300_000  # how often a provider is asked, where the caller does not say
+SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest counts
 MOST_WINDOWS = 64  # of one account: what a provider can make us remember
 _ABOUT = 0.25  # two windows are of about one length when they differ by less than this part
+_SHORT_STEPS = 300  # in which the crowding of a short window follows its time
 _LONGEST_LINE_MS = 60_000  # a line holds for no longer, so that a clock that was set wrong is left soon
 _LENGTH_S = {
     "minute": 60,
@@ -98,16 +91,20 @@ class Quota:
     """The windows of one account.
 
     `value`, `slope` and `since_ms` are the pressure as a line: `value + slope x (now - since_ms)`, to be read after
-    `refresh`; `ratio` is the share that one unit of a further request takes in the tightest window and `place` which
-    of its amounts counts there, `exhausted_now` whether our own estimate says that nothing is left, `refused` what
-    rules the account out.
+    `refresh`; `ratio` is what one unit of a further request adds and `place` which of its amounts counts there,
+    `crowded` is the part of the pressure that shorter windows make, `exhausted_now` whether our own estimate says that
+    nothing is left, `refused` what rules the account out.
     """
 
     __slots__ = (
+        "_lines",
+        "_lines_until_ms",
+        "_longest_ms",
         "_model",
         "_poll_ms",
         "_reserved",
         "_reserved_all",
+        "crowded",
         "exhausted_now",
         "per_model",
         "place",
@@ -125,9 +122,12 @@ class Quota:
         self._reserved_all = [0, 0, 0]
         self._reserved: dict[str, list[int]] = {}  # by model, while something is under way
         self.windows = [Window(spec, configured=spec) for spec in _without_replaced(specs)]
+        self._lines: list[tuple[Window, Line]] = []  # of the windows whose limit is known
+        self._longest_ms = 0
+        self._lines_until_ms = 0  # so long, spending alone changes how they stand
         self._model: str | None = None  # that the line is about
         self.per_model = False  # whether anything is known about single models
-        self.value = self.slope = self.ratio = 0.0
+        self.value = self.slope = self.ratio = self.crowded = 0.0
         self.place = 0
         self.exhausted_now = False
         self.refused: QuotaRefusal | None = None
@@ -153,12 +153,26 @@ class Quota:
         """A request has ended and cost nothing. Raises RuntimeError when it was settled before."""
         self.settle(reservation, NOTHING, now_ms)
 
-    def add(self, spent: Spending, began_ms: int, now_ms: int, model: str | None = None) -> None:
-        """Count what was spent without a reservation: what the books hold from after a snapshot."""
+    def add(
+        self,
+        spent: Spending,
+        began_ms: int,
+        now_ms: int,
+        model: str | None = None,
+        *,
+        only: Iterable[Window] | None = None,
+    ) -> None:
+        """Count what was spent without a reservation: what the books hold from after a snapshot.
+
+        `only` are the windows to count it in, where those that a snapshot knew have counted it already.
+        """
         amounts = spent.amounts
-        for window in self.windows:
+        for window in self.windows if only is None else only:
             if (window.model is None or window.model == model) and (amount := amounts[window.place]):
+                ends_ms = window.ends_ms
                 window.add(amount, began_ms, now_ms)
+                if window.ends_ms != ends_ms:
+                    self._lines_until_ms = 0  # a period has begun
         self.until_ms = 0
 
     def reserved(self, unit: QuotaUnit, model: str | None = None) -> int:
@@ -170,16 +184,12 @@ class Quota:
 
     def _set_aside(self, reservation: Reservation, sign: int) -> None:
         """Add to what is reserved, or take away."""
-        places = [self._reserved_all]
+        _add(self._reserved_all, reservation.amounts, sign)
         if reservation.model is not None:
-            places.append(self._reserved.setdefault(reservation.model, [0, 0, 0]))
-        money, tokens, requests = reservation.amounts
-        for amounts in places:
-            amounts[0] += sign * money
-            amounts[1] += sign * tokens
-            amounts[2] += sign * requests
-        if reservation.model is not None and places[1] == _NONE:
-            del self._reserved[reservation.model]
+            of_model = self._reserved.setdefault(reservation.model, [0, 0, 0])
+            _add(of_model, reservation.amounts, sign)
+            if of_model == _NONE:
+                del self._reserved[reservation.model]
         self.until_ms = 0
 
     # --- what is told -------------------------------------------------------------------------------------------
@@ -190,7 +200,7 @@ class Quota:
         if window is not None:
             window.tell(report, channel, now_ms, self._poll_ms)
             self.per_model = self.per_model or window.model is not None
-            self.until_ms = 0
+            self.until_ms = self._lines_until_ms = 0
 
     def set_used(self, name: str, share: float, now_ms: int) -> bool:
         """A person says how much of a window is used; that holds until it resets. False: there is no such window."""
@@ -198,8 +208,14 @@ class Quota:
         report = QuotaReport(name, now_ms, QuotaUnit.PERCENT, used_share=share, exhausted=False)
         for window in windows:
             window.tell(report, "hand", now_ms, self._poll_ms)
-        self.until_ms = 0
+        self.until_ms = self._lines_until_ms = 0
         return bool(windows)
+
+    def forget_full(self) -> None:
+        """From now on no word that nothing is left is believed, until it is said again."""
+        for window in self.windows:
+            window.forget_full()
+        self.until_ms = self._lines_until_ms = 0
 
     def _told_window(self, report: QuotaReport, now_ms: int) -> Window | None:
         """The window that a report is about, made when there is none; None when there are too many already."""
@@ -211,8 +227,11 @@ class Quota:
         window = Window(spec, report.model, known.configured if known else None)
         if known is not None:
             known.move(now_ms)
-            if known.spec.unit is spec.unit and known.own:
-                window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+            if known.spec.unit is spec.unit:
+                if known.own:
+                    window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+                window.move(now_ms)  # into its period, which begins with nothing said
+                window.told, window.drift = dict(known.told), known.drift
             self.windows[self.windows.index(known)] = window
             return window
         if len(self.windows) >= MOST_WINDOWS:
@@ -228,30 +247,74 @@ class Quota:
         """Bring the line and what stands beside it up to now. Cheap while `since_ms <= now_ms < until_ms`."""
         if self.since_ms <= now_ms < self.until_ms and (not self.per_model or model == self._model):
             return
+        if now_ms < self._lines_until_ms and self.since_ms <= now_ms and model == self._model:
+            self._weigh(now_ms, self._lines_until_ms)  # only spending has changed since
+            return
         until = now_ms + _LONGEST_LINE_MS
-        self.since_ms, self.value, self.slope, self.ratio = now_ms, 0.0, 0.0, 0.0
-        self._model, self.exhausted_now = model, False
+        self._model = model
         refused: QuotaRefusal | None = None
-        top: Line | None = None
+        lines: list[tuple[Window, Line]] = []
+        longest_ms = 0
+        guessed = not self._knows_better(now_ms)
+        enforced = False
         for window in self.windows:
             if window.model is not None and window.model != model:
+                continue
+            if window.is_guess and not guessed:
                 continue
             reserved = self._aside(window.model)[window.place]
             line = window.line(now_ms, reserved, self._poll_ms)
             if window.told or window.spec.enforce:
                 refused = self._ruled_out(window, reserved, now_ms, refused)
-            if line is None:
-                continue
-            until = min(until, line.until_ms)
-            self.exhausted_now = self.exhausted_now or line.full
-            if top is None or line.value > top.value:
-                top = line
-                self.place = window.place
-        if top is not None:
-            self.value, self.slope, self.ratio = top.value, top.slope, top.ratio
+                enforced = enforced or window.spec.enforce
+            if line is not None:
+                lines.append((window, line))
+                longest_ms = max(longest_ms, window.length_ms)
+                until = min(until, line.until_ms)
         if refused is not None:
             until = min(until, refused.until_ms)
-        self.refused = refused
+        self._lines, self._longest_ms, self.refused = lines, longest_ms, refused
+        # Where a ceiling refuses, spending changes more than how the windows stand.
+        self._lines_until_ms = 0 if enforced else until
+        self._weigh(now_ms, until)
+
+    def _knows_better(self, now_ms: int) -> bool:
+        """Whether a share of the account is known by more than an assumption: then assumptions say nothing."""
+        for window in self.windows:
+            if window.model is None and not window.is_guess:
+                window.move(now_ms)
+                if window.share(now_ms, 0, self._poll_ms) is not None:
+                    return True
+        return False
+
+    def _weigh(self, now_ms: int, until: int) -> None:
+        """The pressure of all windows together: the pace of the longest, and the crowding of a shorter one.
+
+        It holds until `until`, as the lines do, and where there is a shorter window not so long: crowding moves with
+        its time, which the line does not follow.
+        """
+        self.since_ms, self.value, self.slope, self.ratio, self.crowded = now_ms, 0.0, 0.0, 0.0, 0.0
+        self.exhausted_now = False
+        pace: float | None = None
+        short: tuple[float, int] | None = None  # ratio and place of the most crowded one
+        for window, line in self._lines:
+            place, length_ms = window.place, window.length_ms
+            share = window.share(now_ms, self._aside(window.model)[place], self._poll_ms) or 0.0
+            elapsed = window.elapsed(now_ms)
+            if share >= 1.0:
+                self.exhausted_now = True
+            if length_ms * (1 + _ABOUT) >= self._longest_ms:
+                if pace is None or share - elapsed > pace:
+                    pace, self.slope, self.ratio, self.place = share - elapsed, line.slope, line.ratio, place
+                continue
+            crowded = share - (elapsed if elapsed > SHORT_FULL else SHORT_FULL)
+            if crowded > self.crowded:
+                self.crowded, short = crowded, (line.ratio, place)
+            until = min(until, now_ms + length_ms // _SHORT_STEPS)
+        if pace is not None:
+            self.value = pace + self.crowded
+        if short is not None and short[1] == self.place:
+            self.ratio += short[0]
         self.until_ms = max(until, now_ms + 1)
 
     def _ruled_out(
@@ -268,7 +331,7 @@ class Quota:
         return last
 
     def pressure(self, now_ms: int, extra: Spending = NOTHING, model: str | None = None) -> float:
-        """How far the tightest window is ahead of its time after `extra`; 0 while no limit is known."""
+        """How far the account is ahead of its time after `extra`; 0 while no limit is known."""
         self.refresh(now_ms, model)
         return self.value + self.slope * (now_ms - self.since_ms) + extra.amounts[self.place] * self.ratio
 
@@ -330,11 +393,13 @@ class Quota:
             window.move(now_ms)
         return QuotaSnapshot(now_ms, tuple(window.state() for window in self.windows))
 
-    def restore(self, snapshot: QuotaSnapshot, now_ms: int) -> None:
+    def restore(self, snapshot: QuotaSnapshot, now_ms: int) -> tuple[Window, ...]:
         """Take over a snapshot. Windows that the configuration has changed begin anew; learnt ones come back.
 
-        What was spent after `snapshot.at_ms` is then added with `add`, from the books.
+        What was spent after `snapshot.at_ms` is then added with `add`, from the books. Gives the windows that the
+        snapshot says nothing about: for those all that the books have is to be added.
         """
+        resumed: set[tuple[str, str | None, bool]] = set()
         for state in snapshot.windows[:MOST_WINDOWS]:
             kept = Window(state.spec, state.model, state.configured)
             window = next((one for one in self.windows if one.key == kept.key), None)
@@ -344,9 +409,17 @@ class Quota:
                 window = kept
             if window is not None and window.can_resume(state):
                 window.resume(state)
+                resumed.add(window.key)
                 window.move(now_ms)
                 self.per_model = self.per_model or window.model is not None
-        self.until_ms = 0
+        self.until_ms = self._lines_until_ms = 0
+        return tuple(window for window in self.windows if window.key not in resumed)
+
+
+def _add(sums: list[int], amounts: Amounts, sign: int) -> None:
+    sums[0] += sign * amounts[0]
+    sums[1] += sign * amounts[1]
+    sums[2] += sign * amounts[2]
 
 
 def _without_replaced(specs: Iterable[WindowSpec]) -> list[WindowSpec]:

@@ -17,13 +17,12 @@ import msgspec
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
 from eggpool.routing.periods import anchor_of, anchored
+from eggpool.routing.spending import LARGEST, PLACES
 
 Channel = Literal["meter", "headers", "error", "hand"]
 """How a word about a window reached us: a usage endpoint, a reply's headers, an error's body, a person."""
 
 BUCKETS = 60  # of a rolling window: its memory, and the precision with which use falls out of it
-GENERIC_NANODOLLARS = 3_000  # per token, where no price is known: it only orders, it is never booked
-LARGEST = 10**17  # of an amount in any unit: a hundred million dollars, and sums of it still fit 64 bits
 LARGEST_SHARE = 10.0
 SHORTEST_MS = 1000
 LONGEST_MS = 366 * 86_400_000
@@ -34,38 +33,14 @@ _LEARNT_LEEWAY = 4.0  # how far a provider's own basis of prices may lie from a 
 _PRIOR_SHARE = 0.05  # how much a known limit weighs against what is learnt
 _WEAK_PRIOR_SHARE = 0.01  # and one that is only assumed
 _SAME_RESET_MS = 3_600_000
+UNDER_WAY_MS = 1000  # when to look again where only what is under way fills a ceiling: it may turn out cheaper
 _ROLLING_TOLD_MS = 5_000  # how long a falling share is taken for a constant
 
-
-Amounts = tuple[int, int, int]
-PLACES = {QuotaUnit.MONEY: 0, QuotaUnit.PERCENT: 0, QuotaUnit.TOKENS: 1, QuotaUnit.REQUESTS: 2}
-"""Where a unit stands among amounts. Where only a share is known, money is what moves it."""
 
 # Looked up once: finding a member of an enumeration costs as much as the arithmetic here.
 _ROLLING = WindowKind.ROLLING
 _BLOCK = WindowKind.BLOCK
 _ANCHORED = WindowKind.ANCHORED
-
-
-class Spending(msgspec.Struct, frozen=True, gc=False):
-    """What a request costs, in every unit that windows count."""
-
-    nanodollars: int = 0
-    tokens: int = 0
-    requests: int = 1
-
-    @property
-    def amounts(self) -> Amounts:
-        """Money, tokens and requests. Where no money is known, tokens at a generic rate stand for it."""
-        money = self.nanodollars or self.tokens * GENERIC_NANODOLLARS
-        return _bounded(money), _bounded(self.tokens), _bounded(self.requests)
-
-
-def _bounded(amount: int) -> int:
-    return 0 if amount < 0 else LARGEST if amount > LARGEST else amount
-
-
-NOTHING = Spending(0, 0, 0)
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -109,16 +84,15 @@ class WindowState(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """A window's pressure as a line over time: `value` at `at_ms`, moving by `slope` each millisecond until `until_ms`.
-
-    `ratio` is the share that one unit of spending takes, `full` whether everything is used by our estimate.
+    """A window from some moment until `until_ms`: its used share stays, its elapsed share moves by `-slope` each
+    millisecond. `ratio` is the share that one unit of spending takes.
     """
 
-    value: float
+    share: float
+    elapsed: float
     slope: float
     until_ms: int
     ratio: float
-    full: bool
 
 
 class Window:
@@ -139,6 +113,7 @@ class Window:
         "configured",
         "drift",
         "ends_ms",
+        "is_guess",
         "length_ms",
         "limit",
         "model",
@@ -169,6 +144,8 @@ class Window:
     def _describe(self, spec: WindowSpec) -> None:
         self.spec = spec
         self.place = PLACES[spec.unit]
+        # It only stands in the general `[limits]`, and the user does not want it enforced.
+        self.is_guess = spec.source is WindowSource.ASSUMED and not spec.enforce
         self.length_ms = min(max(spec.length_s * 1000, SHORTEST_MS), LONGEST_MS)
         self._width_ms = max(self.length_ms // BUCKETS, 1)
         limit = spec.limit
@@ -292,6 +269,12 @@ class Window:
             self.told.clear()  # a person who sets a value has seen the others
         self.told[channel] = Told(channel, at_ms, share, self._own, full, resets_at_ms)
 
+    def forget_full(self) -> None:
+        """Believe no word any more that nothing is left; what it says about the share stays."""
+        self.told = {
+            channel: msgspec.structs.replace(one, full=False) if one.full else one for channel, one in self.told.items()
+        }
+
     def _adopt(self, report: QuotaReport) -> None:
         """A limit that the provider tells replaces what was configured or assumed."""
         spec = self.spec
@@ -382,7 +365,7 @@ class Window:
         return min(max((now_ms - self.starts_ms) / (self.ends_ms - self.starts_ms), 0.0), 1.0)
 
     def line(self, now_ms: int, reserved: int, poll_ms: int) -> Line | None:
-        """The pressure from `now_ms` on, None while no limit is known. Pressure is used share minus elapsed share."""
+        """How it stands from `now_ms` on, None while no limit is known."""
         self.move(now_ms)
         share = self.share(now_ms, reserved, poll_ms)
         if share is None:
@@ -404,7 +387,7 @@ class Window:
                 until = ages
             if told.resets_at_ms is not None:
                 until = min(until, told.resets_at_ms)
-        return Line(share - self.elapsed(now_ms), slope, until, self.ratio or 0.0, share >= 1.0)
+        return Line(share, self.elapsed(now_ms), slope, until, self.ratio or 0.0)
 
     def told_full_until(self, now_ms: int, poll_ms: int) -> int | None:
         """Until when the provider's own word says that nothing is left; None when none does. After `move(now_ms)`."""
@@ -422,6 +405,8 @@ class Window:
         share = self.share(now_ms, reserved, poll_ms)
         if share is None or share < 1.0:
             return None
+        if reserved and (self.share(now_ms, 0, poll_ms) or 0.0) < 1.0:
+            return now_ms + UNDER_WAY_MS
         if self.spec.kind is not _ROLLING:
             return self.ends_ms or now_ms + self.length_ms
         over = (share - 1.0) / (self.ratio or 1.0)

@@ -26,6 +26,8 @@ READING = ("GET", "HEAD")
 
 Answer = tuple[int, object]
 JsonReader = Callable[[dict[str, str]], Awaitable[object]]
+OwnReader = Callable[[dict[str, str], str], Awaitable[object]]
+"""One that tells something about the caller, whose name it gets."""
 
 
 class InternalError(EggPoolError):
@@ -81,8 +83,8 @@ class Routes:
             "/api/stats/summary": statistics.summary,
             "/api/events": statistics.events,
             "/api/status": insight.status,
-            "/api/explain": insight.explain,
         }
+        self._own: dict[str, OwnReader] = {"/api/explain": insight.explain}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request: the data plane first, because everybody waits for that."""
@@ -104,14 +106,17 @@ class Routes:
         path, method = scope["path"], scope["method"]
         if path == "/" and method == "HEAD":
             return self._health.live()  # with this, agents see whether anybody is there
-        known = path in self._open or path in self._json or is_models(path)
+        known = path in self._open or path in self._json or path in self._own or is_models(path)
         if known and method not in READING:
             raise MethodNotAllowed(path, READING)
         if path in self._open:
             return self._open[path]()
-        self._access.client(scope["headers"])
+        client = self._access.client(scope["headers"])
         if is_models(path):
             return 200, self._models.read(path, scope["headers"])
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if path in self._json:
-            return 200, await self._json[path](dict(parse_qsl(scope["query_string"].decode("latin-1"))))
+            return 200, await self._json[path](query)
+        if path in self._own:
+            return 200, await self._own[path](query, client)
         raise NotFound(f"There is nothing at {path[:200]}; the README lists the paths of this pool.")

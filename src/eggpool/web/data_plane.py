@@ -6,6 +6,7 @@ Plain ASGI: no framework stands between the socket and a stream.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from eggpool.config.schema import Config
 from eggpool.domain import Dialect
@@ -128,8 +129,8 @@ class DataPlane:
                 )
             inbound.body = body or None
             return told
-        content_type = next((value for name, value in inbound.headers if name == b"content-type"), b"")
-        if inbound.surface.beside and forms.is_form(content_type):
+        content_type = _content_type(inbound.headers) if inbound.surface.beside else b""
+        if content_type and forms.is_form(content_type):
             inbound.form = forms.read(content_type, body)
             inbound.model = inbound.form.model
             return told
@@ -205,6 +206,10 @@ def _allowed(route: Route | None, scope: Scope) -> Route:
     if scope["method"] not in route.methods:
         raise MethodNotAllowed(scope["path"], route.methods)
     return route
+
+
+def _content_type(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    return next((value for name, value in headers if name == b"content-type"), b"")
 
 
 def _peer(scope: Scope) -> str:

@@ -25,12 +25,15 @@ class InsightApi:
         """`/api/status`."""
         return pool_status(self._runtime)
 
-    async def explain(self, query: dict[str, str]) -> Explanation:
-        """`/api/explain?model=&dialect=&conversation=`. Raises BadRequest, and NotFound for an unknown model."""
+    async def explain(self, query: dict[str, str], client: str) -> Explanation:
+        """`/api/explain?model=&dialect=&conversation=`; the conversation is one of the caller's own.
+
+        Raises BadRequest, and NotFound for an unknown model.
+        """
         model, dialect = query.get("model"), query.get("dialect") or None
         if not model:
             raise BadRequest("The query names no model; add ?model=NAME.", param="model")
         if dialect is not None and dialect not in DIALECTS:
             raise BadRequest(f"The dialect must be one of {', '.join(DIALECTS)}.", param="dialect")
         spoken = None if dialect is None else DIALECTS[dialect]
-        return explain(self._runtime.pool, model, spoken, query.get("conversation") or None)
+        return explain(self._runtime.pool, model, spoken, query.get("conversation") or None, client)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from eggpool.domain import Dialect
+from msgspec.structs import replace
+
+from eggpool.domain import Dialect, ModelCard
 from eggpool.engine.pool import Pool
 from eggpool.errors import NotFound
 from eggpool.routing.catalog import with_claude_names
@@ -29,7 +31,7 @@ class ModelsApi:
         codec = CODECS[dialect]
         wanted = path.removeprefix(PATH).strip("/")
         if not wanted:
-            return codec.models_page(cards)
+            return codec.models_page([self._with_error(card) for card in cards])
         card = next((card for card in cards if card.id == wanted), None)
         if card is None:
             # The other form of a name (with or without its provider) may be asked for as well as requested.
@@ -39,7 +41,11 @@ class ModelsApi:
             raise NotFound(
                 f"The model {wanted[:200]} is not served by any account.", param="model", code="model_not_found"
             )
-        return codec.model_entry(card)
+        return codec.model_entry(self._with_error(card))
+
+    def _with_error(self, card: ModelCard) -> ModelCard:
+        """A card with how well the pool counts tokens for its model."""
+        return replace(card, token_estimate_error=self._pool.calibration.error(card.base_model))
 
 
 def is_models(path: str) -> bool:

@@ -247,6 +247,18 @@ class Echo(msgspec.Struct, frozen=True):
     fields: Mapping[str, msgspec.Raw] = {}
 
 
+def refuse_forced(prompt: Prompt) -> None:
+    """Nothing that a model can be offered is left. Raises CannotCarry, naming a tool, where it had to call one."""
+    choice = prompt.tool_choice
+    if choice is not None and choice.mode == "required" and prompt.tools:
+        first = prompt.tools[0]
+        name = first.type if isinstance(first, ServerTool) else first.name
+        raise CannotCarry(
+            f"The tool {name} is run by providers of another dialect only; leave it out or do not force it.",
+            param="tool_choice",
+        )
+
+
 def tools_by_name(prompt: Prompt) -> dict[str, Tool]:
     """The client's own tools by their flat names."""
     return {tool.flat_name: tool for tool in prompt.tools if isinstance(tool, Tool)}

@@ -7,6 +7,7 @@ framing, reading and writing. What may not: any dialect's words.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from eggpool.domain import Usage as TokenUsage
@@ -83,10 +84,21 @@ class TranslatedStream:
         return self._pass_on(block) if block else b""
 
     def finish(self) -> bytes:
-        """The provider has ended the stream."""
-        rest = self._splitter.rest()
-        out = self._pass_on(rest) if rest.strip() else b""
-        return out + self._give(self._reader.finish())
+        """The provider has ended the stream, or it was cut.
+
+        A last event may lack its blank line; half of one says nothing. Blocks that are open stay so unless the reply is
+        whole: clients act on a call as soon as its block has ended.
+        """
+        out = b""
+        for event in sse.events(self._splitter.rest()):
+            with contextlib.suppress(WireError):
+                out += self._give(self._reader.read(event))
+        last = self._reader.finish()
+        return out + self._give(last) if any(isinstance(event, End) for event in last) else out
+
+    def fail(self, message: str, code: str) -> bytes:
+        """The reply broke off; empty when the client has had its end or an error already."""
+        return self._give([Failed("upstream_error", code, message)])
 
     def _pass_on(self, block: bytes) -> bytes:
         out = b""
@@ -94,18 +106,28 @@ class TranslatedStream:
             try:
                 found = self._reader.read(event)
             except WireError as error:
-                found = [Failed("upstream_error", error.code, str(error))]
+                found = [_misread(error)]
             out += self._give(found)
         return out
 
     def _give(self, events: Iterable[Event]) -> bytes:
         gist, out = self._gist, b""
         for event in events:
-            if gist.terminal or gist.error is not None:
+            if self.ended:
                 break
+            try:
+                written = self._writer.write(event)
+            except WireError as error:
+                event = _misread(error)
+                written = self._writer.write(event)
             gist.take(event)
-            out += self._writer.write(event)
+            out += written
         return out
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client has had the end of the reply, or the error that ended it: nothing may follow."""
+        return self._gist.terminal or self._gist.error is not None
 
     @property
     def content(self) -> bool:
@@ -133,8 +155,16 @@ class TranslatedStream:
         return tuple(self._gist.dropped)
 
 
+def _misread(error: WireError) -> Failed:
+    """What a provider sent makes no sense."""
+    return Failed("upstream_error", error.code, str(error))
+
+
 class TranslatedReply:
-    """A whole reply for a client of another dialect: `body` is what it gets, a stream when that was asked for."""
+    """A whole reply for a client of another dialect: `body` is what it gets, a stream when that was asked for.
+
+    Raises WireError for events that make no reply.
+    """
 
     __slots__ = ("body", "dropped", "error", "usage", "whole")
 
@@ -159,4 +189,6 @@ def read_stream(source: Codec, body: bytes) -> list[Event]:
     events: list[Event] = []
     for event in sse.events(body):
         events += reader.read(event)
+        if events and isinstance(events[-1], End | Failed):
+            return events  # whatever follows
     return events + reader.finish()

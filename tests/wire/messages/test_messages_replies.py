@@ -414,7 +414,7 @@ def test_blocks_without_an_end_are_closed_at_the_end() -> None:
 
 
 def test_what_others_sealed_is_kept_for_them() -> None:
-    """Encrypted reasoning is lent the place of a signature and comes back as it was; summaries keep their parts."""
+    """Encrypted reasoning is lent the place of a signature and comes back as itself; summaries keep their parts."""
     events: list[Event] = [
         START,
         ThinkingSealed(0, encrypted="gAAA", id="rs_1"),
