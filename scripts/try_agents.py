@@ -320,10 +320,11 @@ def _of_the_run(case: Case, ended: Ended, work: Path) -> Iterator[str]:
         yield f"did not end within {LIMIT_S:g} s"
         return
     if case.trouble in ("breaks", "wrong model", "wrong key"):
-        # OpenCode ends with 0 after an error, so what it says is what counts.
         if DONE in ended.said:
             yield "took a broken answer for a finished one"
-        if "error" not in ended.said.lower() and ended.code == 0:
+        if ended.code == 0:
+            yield "ended as if all was well"
+        if "error" not in ended.said.lower():
             yield "told no error"
         return
     if case.trouble == "too long" and any(words in ended.said for words in KNOWS_TOO_LONG):
@@ -358,7 +359,7 @@ def _of_the_pool(case: Case, runtime: Runtime, rows: tuple[RequestRow, ...]) -> 
 def _keep(folder: Path, ended: Ended, provider: ScriptedProvider, rows: tuple[RequestRow, ...]) -> None:
     """Keep what was said and sent, for a closer look."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "said.txt").write_text(ended.said, encoding="utf-8")
+    (folder / "said.txt").write_text(f"{ended.said}\nexit code {ended.code}\n", encoding="utf-8")
     (folder / "books.txt").write_text("\n".join(map(repr, rows)), encoding="utf-8")
     for number, request in enumerate(provider.work):
         (folder / f"{number:02}{request.path.replace('/', '_')}.json").write_bytes(request.body)
