@@ -259,7 +259,8 @@ class Quota:
                 lines.append((window.length_ms, line, window.place))
                 longest_ms = max(longest_ms, window.length_ms)
                 until = min(until, line.until_ms)
-                self.exhausted_now = self.exhausted_now or line.share >= 1.0
+                if line.share >= 1.0 and not _is_guess(window.spec):
+                    self.exhausted_now = True
         if lines:
             until = min(until, self._weigh(lines, longest_ms, now_ms))
         if refused is not None:
@@ -392,6 +393,11 @@ def _without_replaced(specs: Iterable[WindowSpec]) -> list[WindowSpec]:
     """Without the assumed windows in whose place better known ones stand."""
     everything = list(specs)
     return [one for one in everything if not any(_replaces(other, one) for other in everything)]
+
+
+def _is_guess(spec: WindowSpec) -> bool:
+    """Whether nobody said that there is such a limit: to come to its end says nothing about the account."""
+    return spec.source is WindowSource.ASSUMED and not spec.enforce
 
 
 def _replaces(better: WindowSpec, assumed: WindowSpec) -> bool:
