@@ -23,6 +23,7 @@ from eggpool.routing.windows import LONGEST_MS, SHORTEST_MS, Channel, Drift, Lin
 
 POLL_MS = 300_000  # how often a provider is asked, where the caller does not say
 SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest counts
+_PLAN_MS = 4 * 3_600_000  # whose plan's window this long is known is not asked what is assumed of the others
 MOST_WINDOWS = 64  # of one account: what a provider can make us remember
 _ABOUT = 0.25  # two windows are of about one length when they differ by less than this part
 _SHORT_STEPS = 300  # in which the crowding of a short window follows its time
@@ -247,6 +248,7 @@ class Quota:
         self._model, self.exhausted_now = model, False
         refused: QuotaRefusal | None = None
         lines: list[tuple[int, Line, int]] = []
+        guessed: list[tuple[int, Line, int]] = []
         longest_ms = 0
         for window in self.windows:
             if window.model is not None and window.model != model:
@@ -256,24 +258,29 @@ class Quota:
             if window.told or window.spec.enforce:
                 refused = self._ruled_out(window, reserved, now_ms, refused)
             if line is not None:
+                until = min(until, line.until_ms)
+                if _is_guess(window.spec):
+                    guessed.append((window.length_ms, line, window.place))
+                    continue
                 lines.append((window.length_ms, line, window.place))
                 longest_ms = max(longest_ms, window.length_ms)
-                until = min(until, line.until_ms)
-                if line.share >= 1.0 and not _is_guess(window.spec):
-                    self.exhausted_now = True
+                self.exhausted_now = self.exhausted_now or line.share >= 1.0
+        if longest_ms < _PLAN_MS:
+            lines += guessed
         if lines:
-            until = min(until, self._weigh(lines, longest_ms, now_ms))
+            until = min(until, self._weigh(lines, now_ms))
         if refused is not None:
             until = min(until, refused.until_ms)
         self.refused = refused
         self.until_ms = max(until, now_ms + 1)
 
-    def _weigh(self, lines: list[tuple[int, Line, int]], longest_ms: int, now_ms: int) -> int:
+    def _weigh(self, lines: list[tuple[int, Line, int]], now_ms: int) -> int:
         """The pressure of all windows together: the pace of the longest, and the crowding of a shorter one.
 
         Gives until when that holds: crowding moves with the short window's time, which the line does not follow.
         """
         pace, until = -math.inf, now_ms + _LONGEST_LINE_MS
+        longest_ms = max(length_ms for length_ms, _, _ in lines)
         short: tuple[Line, int] | None = None
         for length_ms, line, place in lines:
             if length_ms * (1 + _ABOUT) >= longest_ms:
@@ -319,15 +326,23 @@ class Quota:
         return self.refused
 
     def shares(self, now_ms: int, extra: Spending = NOTHING) -> list[float]:
-        """The used share of each window whose limit is known, after `extra`."""
+        """The used share of each window whose limit is known and counts, after `extra`."""
         amounts = extra.amounts
         found: list[float] = []
+        guessed: list[float] = []
+        longest_ms = 0
         for window in self.windows:
             window.move(now_ms)
             share = window.share(now_ms, self._aside(window.model)[window.place], self._poll_ms)
-            if share is not None:
-                found.append(share + amounts[window.place] * (window.ratio or 0.0))
-        return found
+            if share is None:
+                continue
+            share += amounts[window.place] * (window.ratio or 0.0)
+            if _is_guess(window.spec):
+                guessed.append(share)
+            else:
+                found.append(share)
+                longest_ms = max(longest_ms, window.length_ms)
+        return found if longest_ms >= _PLAN_MS else found + guessed
 
     def view(self, now_ms: int) -> tuple[WindowView, ...]:
         """All windows, for people."""
