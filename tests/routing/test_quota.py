@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -174,29 +172,23 @@ def test_what_is_only_assumed_is_never_used_up() -> None:
     assert ceiling.exhausted(NOW)
 
 
-def test_what_is_assumed_counts_while_nothing_better_is_known() -> None:
-    """A plan that has told its windows has no others; a rate limit of a minute says nothing about a plan."""
-    month = msgspec.structs.replace(ASSUMED, name="monthly", length_s=30 * 86_400)
-    minute = msgspec.structs.replace(WEEK, name="minute", kind=BLOCK, every=None, length_s=60)
-    spent = Spending(30_000, 250, 1)
-    for known, pressure in ((WEEK, 0.25 - (NOW - MONDAY) / (7 * DAY)), (minute, 1.0 - 0.5)):
-        quota = Quota([known, month])
-        quota.add(spent, NOW, NOW)
-        assert quota.pressure(NOW) == pytest.approx(pressure)
-
-
 @pytest.mark.parametrize(("spec", "back"), [(WEEK, NEXT_MONDAY), (HOURS, NOW + 5 * HOUR)])
 def test_an_enforced_ceiling_refuses(spec: WindowSpec, back: int) -> None:
-    """A ceiling that the user enforces refuses until its window resets, reservations included."""
+    """A ceiling that the user enforces refuses until its window resets, or until what only is under way may be over."""
     quota = Quota([msgspec.structs.replace(spec, enforce=True)])
     quota.add(tokens(999), NOW, NOW)
     assert quota.refusal(NOW) is None
     reservation = quota.reserve(tokens(1), NOW)
     refusal = quota.refusal(NOW)
     assert refusal is not None
-    assert (refusal.reason, refusal.until_ms) == (f"ceiling_{spec.name}", back)
+    assert refusal.reason == f"ceiling_{spec.name}"
+    assert NOW < refusal.until_ms <= NOW + 10 * SECOND
     quota.release(reservation, NOW)
     assert quota.refusal(NOW) is None
+    quota.add(tokens(1), NOW, NOW)
+    refusal = quota.refusal(NOW)
+    assert refusal is not None
+    assert (refusal.reason, refusal.until_ms) == (f"ceiling_{spec.name}", back)
 
 
 def test_an_enforced_rolling_ceiling_ends() -> None:
@@ -460,33 +452,22 @@ def histories(draw: st.DrawFn) -> Quota:
     return quota
 
 
-def _believed(windows: Iterable[WindowView]) -> list[WindowView]:
-    """Without what is only assumed, where a window of hours is known."""
-    everything = list(windows)
-    known = [one for one in everything if one.source is not WindowSource.ASSUMED and one.used_share is not None]
-    return known if any(one.length_s >= 4 * 3600 for one in known) else everything
-
-
 @given(histories(), st.lists(st.integers(0, 2 * DAY), min_size=1, max_size=8))
 def test_the_line_says_what_the_windows_say(quota: Quota, waits: list[int]) -> None:
     """At any later moment, the pressure read off the line is what the windows say at that moment."""
     for wait in sorted(waits):
         now_ms = NOW + wait
         value = quota.pressure(now_ms)
-        windows = _believed(quota.view(now_ms))
-        known = [(one.length_s, one.used_share, one.pressure) for one in windows]
-        longest = max((length for length, share, _ in known if share is not None), default=0)
-        pace = max((one or 0.0 for length, share, one in known if share is not None and length >= longest), default=0.0)
+        known = [one for one in quota.view(now_ms) if one.used_share is not None]
+        sure = [one for one in known if one.source is not WindowSource.ASSUMED or one.enforce]
+        known = sure if any(one.model is None for one in sure) else known
+        longest = max((one.length_s for one in known), default=0)
+        pace = max((one.pressure or 0.0 for one in known if one.length_s >= longest), default=0.0)
         shorter = [
-            one.used_share - max(SHORT_FULL, one.elapsed_share)
-            for one in windows
-            if one.used_share is not None and one.length_s < longest
+            (one.used_share or 0.0) - max(SHORT_FULL, one.elapsed_share) for one in known if one.length_s < longest
         ]
         assert value == pytest.approx(pace + max(0.0, *shorter, 0.0), abs=0.005)
-        assert quota.exhausted(now_ms) == any(
-            (one.used_share or 0) >= 1 and (one.source is not WindowSource.ASSUMED or one.enforce)
-            for one in quota.view(now_ms)
-        )
+        assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in sure)
 
 
 # --- forecast -----------------------------------------------------------------------------------------------------

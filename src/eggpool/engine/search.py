@@ -83,14 +83,20 @@ class Search:
         """Raises BadRequest, in the words that agents look for, for what is surely too long for everybody."""
         if not self._inbound.surface.answers:
             return
-        pool, tokens, model = self._pool, self._input_tokens, self._offers[0].model
-        error = pool.calibration.error(model)
-        margin = SURELY if error is None or error > WELL_KNOWN else CALIBRATED
-        candidates = [candidate for offer in self._offers for candidate in offer.candidates]
-        limit = surely_too_long(candidates, tokens, margin)
+        tokens = self._input_tokens
+        limit = self._shorter_than_it(CALIBRATED)
+        if limit is None:
+            return  # as nearly always: how well the estimates are known does not matter then
+        error = self._pool.calibration.error(self._offers[0].model)
+        if error is None or error > WELL_KNOWN:
+            limit = self._shorter_than_it(SURELY)
         if limit is not None:
             message = too_long.counted(self.demand.dialect, tokens, limit)
             raise BadRequest(message, code=too_long.CODE)
+
+    def _shorter_than_it(self, margin: float) -> int | None:
+        candidates = (candidate for offer in self._offers for candidate in offer.candidates)
+        return surely_too_long(candidates, self._input_tokens, margin)
 
     @property
     def counted(self) -> int:
@@ -154,12 +160,16 @@ class Search:
     def _chosen(self, planned: Plan, choice: Choice) -> Choice:
         if not self._tries:
             self.planned = planned
-        self.dialect = self._spoken(choice.candidate) or self.demand.dialect
+        candidate, wanted = choice.candidate, self.demand.dialect
+        native = wanted in candidate.dialects and not self._pool.refused_surfaces
+        self.dialect = wanted if native else self._spoken(candidate) or wanted
         self._tries += 1
-        self._tried.add((choice.candidate.account, choice.candidate.model))
-        chain = self._offers if len(self._offers) > 1 else ()
-        self.others_left = self._may_go_on() and (planned.count > 1 or any(self._plan(offer).count for offer in chain))
+        self._tried.add((candidate.account, candidate.model))
+        self.others_left = self._may_go_on() and (planned.count > 1 or self._others_in_chain())
         return choice
+
+    def _others_in_chain(self) -> bool:
+        return len(self._offers) > 1 and any(self._plan(offer).count for offer in self._offers)
 
     def leased(self) -> None:
         """The choice was leased, or there was none: a place that was handed over and not taken goes to the next."""

@@ -98,10 +98,13 @@ class Affinity:
             self._counts["hits", account] += 1
         else:
             self._counts["escapes" if escaped else "moves", found.account] += 1
-        kept_at_ms = found.kept_at_ms if found is not None and found.account == account else None
+        if found is None or found.account != account:
+            found = _Bound(account, now_ms)
+        kept_at_ms = found.kept_at_ms
         if kept_at_ms is None or abs(now_ms - kept_at_ms) > self.lifetime_ms // _REWRITES:
             self._changed.add(_shard(key))
-        self._put(key, _Bound(account, now_ms, kept_at_ms=kept_at_ms))
+        found.used_at_ms, found.answered = now_ms, True
+        self._put(key, found)
 
     def cached(self, account: AccountLabel, tokens: int, saved_nanodollars: int) -> None:
         """An account read so many tokens of a prompt from its cache, which saved so much."""

@@ -5,7 +5,8 @@ The short form stands in the books of every request, so it is bounded; the long 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -44,7 +45,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def decision(
-    planned: Plan, demand: Demand, tried: Iterable[tuple[str, str | None]] = (), lost: Iterable[str] = ()
+    planned: Plan, demand: Demand, tried: Iterable[tuple[str, str | None]] = (), lost: Collection[str] = ()
 ) -> str:
     """The short form: JSON of at most `MAX_BYTES` bytes.
 
@@ -53,7 +54,7 @@ def decision(
     account, where it was not obeyed; `tried` are the attempts, each with the kind of its failure or null; `lost` is
     what a translation could not say.
     """
-    best = [[_short(one.candidate.account), round(one.score, 3)] for one in planned.best(_BEST)]
+    best = [[_short(account), round(score, 3)] for account, score in planned.best(_BEST)]
     attempts = [[_short(account), failure and _short(failure)] for account, failure in tried]
     shown: dict[str, object] = {"best": best}
     if planned.count > len(best):
@@ -66,7 +67,7 @@ def decision(
             shown["to"] = _short(demand.affinity.account)
     if attempts:
         shown["tried"] = attempts
-    left_out = [_short(name) for name in dict.fromkeys(lost)]
+    left_out = [_short(name) for name in dict.fromkeys(lost)] if lost else []
     if left_out:
         shown["lost"] = left_out
     text = msgspec.json.encode(shown)
@@ -83,6 +84,16 @@ def decision(
             shown.pop("no", shown.pop("lost", None))
         text = msgspec.json.encode(shown)
     return text.decode()
+
+
+def also_lost(text: str, lost: Iterable[str]) -> str:
+    """A short form, and what a translation was found to have left out since; the same where that has no room."""
+    told = msgspec.json.decode(text, type=dict[str, object])
+    before = told.get("lost")
+    known = [name for name in before if isinstance(name, str)] if isinstance(before, list) else []
+    told["lost"] = list(dict.fromkeys([*known, *map(_short, lost)]))
+    longer = msgspec.json.encode(told)
+    return longer.decode() if len(longer) <= MAX_BYTES else text
 
 
 def explanation(planned: Plan, demand: Demand, view: View, now_ms: int) -> Explanation:
@@ -119,6 +130,7 @@ def _counts(refused: Iterable[Refusal]) -> dict[str, int]:
     return counts
 
 
+@lru_cache(maxsize=1024)  # the same accounts and kinds over and over
 def _short(name: str) -> str:
     """A name that fits, whatever it is made of."""
     text = name if name.isascii() and name.isprintable() else "".join(map(_plain, name))

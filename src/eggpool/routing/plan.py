@@ -131,9 +131,9 @@ class Plan:
         """All accounts that can be tried, best first."""
         return tuple(_choice(row) for row in self._rows)
 
-    def best(self, most: int) -> tuple[Choice, ...]:
-        """The first `most` of the choices."""
-        return tuple(_choice(row) for row in self._rows[:most])
+    def best(self, most: int) -> list[tuple[AccountLabel, float]]:
+        """The first `most` of the accounts that can be tried, with their scores."""
+        return [(row[5].account, row[1]) for row in self._rows[:most]]
 
     @property
     def wrong_dialect(self) -> bool:
@@ -229,10 +229,11 @@ def _bind(rows: list[_Row], demand: Demand, view: View) -> Binding:
         return "none"
     if not affinity.warm:
         return "cool"
-    place = next((place for place, row in enumerate(rows) if row[4] == affinity.account), None)
-    if place is None:
+    for place, bound in enumerate(rows):  # noqa: B007 - where the search ends is what is looked for
+        if bound[4] == affinity.account:
+            break
+    else:
         return "gone"
-    bound = rows[place]
     if bound[0] > _LAST_RESORT // 2:
         return "resting"
     crowded = view.accounts[affinity.account].quota.crowded

@@ -12,18 +12,16 @@ windows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import msgspec
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
-from eggpool.routing.spending import LARGEST, NOTHING, PLACES, Spending
+from eggpool.routing.spending import LARGEST, NOTHING, PLACES, Amounts, Spending
 from eggpool.routing.windows import LONGEST_MS, SHORTEST_MS, Channel, Drift, Line, Window, WindowState
 
 POLL_MS = 300_000  # how often a provider is asked, where the caller does not say
 SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest counts
-_PLAN_MS = 4 * 3_600_000  # whose plan's window this long is known is not asked what is assumed of the others
 MOST_WINDOWS = 64  # of one account: what a provider can make us remember
 _ABOUT = 0.25  # two windows are of about one length when they differ by less than this part
 _SHORT_STEPS = 300  # in which the crowding of a short window follows its time
@@ -99,6 +97,9 @@ class Quota:
     """
 
     __slots__ = (
+        "_lines",
+        "_lines_until_ms",
+        "_longest_ms",
         "_model",
         "_poll_ms",
         "_reserved",
@@ -121,6 +122,9 @@ class Quota:
         self._reserved_all = [0, 0, 0]
         self._reserved: dict[str, list[int]] = {}  # by model, while something is under way
         self.windows = [Window(spec, configured=spec) for spec in _without_replaced(specs)]
+        self._lines: list[tuple[Window, Line]] = []  # of the windows whose limit is known
+        self._longest_ms = 0
+        self._lines_until_ms = 0  # so long, spending alone changes how they stand
         self._model: str | None = None  # that the line is about
         self.per_model = False  # whether anything is known about single models
         self.value = self.slope = self.ratio = self.crowded = 0.0
@@ -165,7 +169,10 @@ class Quota:
         amounts = spent.amounts
         for window in self.windows if only is None else only:
             if (window.model is None or window.model == model) and (amount := amounts[window.place]):
+                ends_ms = window.ends_ms
                 window.add(amount, began_ms, now_ms)
+                if window.ends_ms != ends_ms:
+                    self._lines_until_ms = 0  # a period has begun
         self.until_ms = 0
 
     def reserved(self, unit: QuotaUnit, model: str | None = None) -> int:
@@ -177,16 +184,12 @@ class Quota:
 
     def _set_aside(self, reservation: Reservation, sign: int) -> None:
         """Add to what is reserved, or take away."""
-        places = [self._reserved_all]
+        _add(self._reserved_all, reservation.amounts, sign)
         if reservation.model is not None:
-            places.append(self._reserved.setdefault(reservation.model, [0, 0, 0]))
-        money, tokens, requests = reservation.amounts
-        for amounts in places:
-            amounts[0] += sign * money
-            amounts[1] += sign * tokens
-            amounts[2] += sign * requests
-        if reservation.model is not None and places[1] == _NONE:
-            del self._reserved[reservation.model]
+            of_model = self._reserved.setdefault(reservation.model, [0, 0, 0])
+            _add(of_model, reservation.amounts, sign)
+            if of_model == _NONE:
+                del self._reserved[reservation.model]
         self.until_ms = 0
 
     # --- what is told -------------------------------------------------------------------------------------------
@@ -197,7 +200,7 @@ class Quota:
         if window is not None:
             window.tell(report, channel, now_ms, self._poll_ms)
             self.per_model = self.per_model or window.model is not None
-            self.until_ms = 0
+            self.until_ms = self._lines_until_ms = 0
 
     def set_used(self, name: str, share: float, now_ms: int) -> bool:
         """A person says how much of a window is used; that holds until it resets. False: there is no such window."""
@@ -205,14 +208,14 @@ class Quota:
         report = QuotaReport(name, now_ms, QuotaUnit.PERCENT, used_share=share, exhausted=False)
         for window in windows:
             window.tell(report, "hand", now_ms, self._poll_ms)
-        self.until_ms = 0
+        self.until_ms = self._lines_until_ms = 0
         return bool(windows)
 
     def forget_full(self) -> None:
         """From now on no word that nothing is left is believed, until it is said again."""
         for window in self.windows:
             window.forget_full()
-        self.until_ms = 0
+        self.until_ms = self._lines_until_ms = 0
 
     def _told_window(self, report: QuotaReport, now_ms: int) -> Window | None:
         """The window that a report is about, made when there is none; None when there are too many already."""
@@ -227,6 +230,7 @@ class Quota:
             if known.spec.unit is spec.unit:
                 if known.own:
                     window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+                window.move(now_ms)  # into its period, which begins with nothing said
                 window.told, window.drift = dict(known.told), known.drift
             self.windows[self.windows.index(known)] = window
             return window
@@ -243,59 +247,75 @@ class Quota:
         """Bring the line and what stands beside it up to now. Cheap while `since_ms <= now_ms < until_ms`."""
         if self.since_ms <= now_ms < self.until_ms and (not self.per_model or model == self._model):
             return
+        if now_ms < self._lines_until_ms and self.since_ms <= now_ms and model == self._model:
+            self._weigh(now_ms, self._lines_until_ms)  # only spending has changed since
+            return
         until = now_ms + _LONGEST_LINE_MS
-        self.since_ms, self.value, self.slope, self.ratio, self.crowded = now_ms, 0.0, 0.0, 0.0, 0.0
-        self._model, self.exhausted_now = model, False
+        self._model = model
         refused: QuotaRefusal | None = None
-        lines: list[tuple[int, Line, int]] = []
-        guessed: list[tuple[int, Line, int]] = []
+        lines: list[tuple[Window, Line]] = []
         longest_ms = 0
+        guessed = not self._knows_better(now_ms)
+        enforced = False
         for window in self.windows:
             if window.model is not None and window.model != model:
+                continue
+            if window.is_guess and not guessed:
                 continue
             reserved = self._aside(window.model)[window.place]
             line = window.line(now_ms, reserved, self._poll_ms)
             if window.told or window.spec.enforce:
                 refused = self._ruled_out(window, reserved, now_ms, refused)
+                enforced = enforced or window.spec.enforce
             if line is not None:
-                until = min(until, line.until_ms)
-                if _is_guess(window.spec):
-                    guessed.append((window.length_ms, line, window.place))
-                    continue
-                lines.append((window.length_ms, line, window.place))
+                lines.append((window, line))
                 longest_ms = max(longest_ms, window.length_ms)
-                self.exhausted_now = self.exhausted_now or line.share >= 1.0
-        if longest_ms < _PLAN_MS:
-            lines += guessed
-        if lines:
-            until = min(until, self._weigh(lines, now_ms))
+                until = min(until, line.until_ms)
         if refused is not None:
             until = min(until, refused.until_ms)
-        self.refused = refused
-        self.until_ms = max(until, now_ms + 1)
+        self._lines, self._longest_ms, self.refused = lines, longest_ms, refused
+        # Where a ceiling refuses, spending changes more than how the windows stand.
+        self._lines_until_ms = 0 if enforced else until
+        self._weigh(now_ms, until)
 
-    def _weigh(self, lines: list[tuple[int, Line, int]], now_ms: int) -> int:
+    def _knows_better(self, now_ms: int) -> bool:
+        """Whether a share of the account is known by more than an assumption: then assumptions say nothing."""
+        for window in self.windows:
+            if window.model is None and not window.is_guess:
+                window.move(now_ms)
+                if window.share(now_ms, 0, self._poll_ms) is not None:
+                    return True
+        return False
+
+    def _weigh(self, now_ms: int, until: int) -> None:
         """The pressure of all windows together: the pace of the longest, and the crowding of a shorter one.
 
-        Gives until when that holds: crowding moves with the short window's time, which the line does not follow.
+        It holds until `until`, as the lines do, and where there is a shorter window not so long: crowding moves with
+        its time, which the line does not follow.
         """
-        pace, until = -math.inf, now_ms + _LONGEST_LINE_MS
-        longest_ms = max(length_ms for length_ms, _, _ in lines)
-        short: tuple[Line, int] | None = None
-        for length_ms, line, place in lines:
-            if length_ms * (1 + _ABOUT) >= longest_ms:
-                ahead = line.share - line.elapsed
-                if ahead > pace:
-                    pace, self.slope, self.ratio, self.place = ahead, line.slope, line.ratio, place
-            else:
-                crowded = line.share - max(SHORT_FULL, line.elapsed)
-                if crowded > self.crowded:
-                    self.crowded, short = crowded, (line, place)
-                until = min(until, now_ms + length_ms // _SHORT_STEPS)
-        self.value = pace + self.crowded
+        self.since_ms, self.value, self.slope, self.ratio, self.crowded = now_ms, 0.0, 0.0, 0.0, 0.0
+        self.exhausted_now = False
+        pace: float | None = None
+        short: tuple[float, int] | None = None  # ratio and place of the most crowded one
+        for window, line in self._lines:
+            place, length_ms = window.place, window.length_ms
+            share = window.share(now_ms, self._aside(window.model)[place], self._poll_ms) or 0.0
+            elapsed = window.elapsed(now_ms)
+            if share >= 1.0 and not window.is_guess:
+                self.exhausted_now = True  # a limit that nobody named has no end: to ask costs one refusal at most
+            if length_ms * (1 + _ABOUT) >= self._longest_ms:
+                if pace is None or share - elapsed > pace:
+                    pace, self.slope, self.ratio, self.place = share - elapsed, line.slope, line.ratio, place
+                continue
+            crowded = share - (elapsed if elapsed > SHORT_FULL else SHORT_FULL)
+            if crowded > self.crowded:
+                self.crowded, short = crowded, (line.ratio, place)
+            until = min(until, now_ms + length_ms // _SHORT_STEPS)
+        if pace is not None:
+            self.value = pace + self.crowded
         if short is not None and short[1] == self.place:
-            self.ratio += short[0].ratio
-        return until
+            self.ratio += short[0]
+        self.until_ms = max(until, now_ms + 1)
 
     def _ruled_out(
         self, window: Window, reserved: int, now_ms: int, before: QuotaRefusal | None
@@ -326,23 +346,18 @@ class Quota:
         return self.refused
 
     def shares(self, now_ms: int, extra: Spending = NOTHING) -> list[float]:
-        """The used share of each window whose limit is known and counts, after `extra`."""
+        """The used share of each window whose limit is known and says something, after `extra`."""
         amounts = extra.amounts
         found: list[float] = []
-        guessed: list[float] = []
-        longest_ms = 0
+        better = self._knows_better(now_ms)
         for window in self.windows:
+            if better and window.is_guess:
+                continue
             window.move(now_ms)
             share = window.share(now_ms, self._aside(window.model)[window.place], self._poll_ms)
-            if share is None:
-                continue
-            share += amounts[window.place] * (window.ratio or 0.0)
-            if _is_guess(window.spec):
-                guessed.append(share)
-            else:
-                found.append(share)
-                longest_ms = max(longest_ms, window.length_ms)
-        return found if longest_ms >= _PLAN_MS else found + guessed
+            if share is not None:
+                found.append(share + amounts[window.place] * (window.ratio or 0.0))
+        return found
 
     def view(self, now_ms: int) -> tuple[WindowView, ...]:
         """All windows, for people."""
@@ -400,19 +415,20 @@ class Quota:
                 resumed.add(window.key)
                 window.move(now_ms)
                 self.per_model = self.per_model or window.model is not None
-        self.until_ms = 0
+        self.until_ms = self._lines_until_ms = 0
         return tuple(window for window in self.windows if window.key not in resumed)
+
+
+def _add(sums: list[int], amounts: Amounts, sign: int) -> None:
+    sums[0] += sign * amounts[0]
+    sums[1] += sign * amounts[1]
+    sums[2] += sign * amounts[2]
 
 
 def _without_replaced(specs: Iterable[WindowSpec]) -> list[WindowSpec]:
     """Without the assumed windows in whose place better known ones stand."""
     everything = list(specs)
     return [one for one in everything if not any(_replaces(other, one) for other in everything)]
-
-
-def _is_guess(spec: WindowSpec) -> bool:
-    """Whether nobody said that there is such a limit: to come to its end says nothing about the account."""
-    return spec.source is WindowSource.ASSUMED and not spec.enforce
 
 
 def _replaces(better: WindowSpec, assumed: WindowSpec) -> bool:

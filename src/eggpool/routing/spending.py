@@ -24,8 +24,11 @@ class Spending(msgspec.Struct, frozen=True, gc=False):
     @property
     def amounts(self) -> Amounts:
         """Money, tokens and requests. Where no money is known, tokens at a generic rate stand for it."""
-        money = self.nanodollars or self.tokens * GENERIC_NANODOLLARS
-        return _bounded(money), _bounded(self.tokens), _bounded(self.requests)
+        tokens, requests = self.tokens, self.requests
+        money = self.nanodollars or tokens * GENERIC_NANODOLLARS
+        if 0 <= money <= LARGEST and 0 <= tokens <= LARGEST and 0 <= requests <= LARGEST:
+            return money, tokens, requests
+        return _bounded(money), _bounded(tokens), _bounded(requests)
 
 
 def _bounded(amount: int) -> int:

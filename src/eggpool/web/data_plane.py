@@ -6,12 +6,14 @@ Plain ASGI: no framework stands between the socket and a stream.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from eggpool.config.schema import Config
 from eggpool.domain import Dialect
 from eggpool.engine.dispatch import Dispatcher, Exchange
 from eggpool.engine.inbound import Inbound, Surface
 from eggpool.engine.server import Receive, Scope, Send
+from eggpool.engine.translating import TRANSLATION, in_chat
 from eggpool.errors import (
     EggPoolError,
     MethodNotAllowed,
@@ -26,9 +28,11 @@ from eggpool.web.delivery import Delivery
 from eggpool.web.replies import Headers, dialect_of, send_error
 from eggpool.web.surfaces import Route
 from eggpool.wire import envelope as envelopes
-from eggpool.wire import forms
+from eggpool.wire import forms, responses
 from eggpool.wire.conversation import conversation_key
 from eggpool.wire.dialects import CODECS
+
+CHAT = Surface(Dialect.CHAT)  # where some agents (Cursor) send Responses requests, to be answered in Chat
 
 ACCESS_LOG_DELAY_S = 0.1  # lines wait so long for others
 LONGEST_PATH = 200  # characters of a path that the books keep
@@ -84,7 +88,7 @@ class DataPlane:
             )
             route = _allowed(known, scope)
             inbound.body = await upload.read(self._max_body_bytes)
-            self._understand(inbound, route, scope)
+            own += self._understand(inbound, route, scope)
             exchange = self._dispatcher.exchange(inbound)
             await Delivery(exchange, scope, send, own, CODECS[route.surface.dialect], self._quiet_s).run()
         except ClientLeft:
@@ -109,8 +113,12 @@ class DataPlane:
                 if log.add(clock.wall_ms(), scope["method"], path, account, shown, request_id, took_us):
                     asyncio.get_running_loop().call_later(ACCESS_LOG_DELAY_S, log.flush)
 
-    def _understand(self, inbound: Inbound, route: Route, scope: Scope) -> None:
-        """Find out what a request is for: a model, or a reply that one account has made."""
+    def _understand(self, inbound: Inbound, route: Route, scope: Scope) -> Headers:
+        """Find out what a request is for: a model, or a reply that one account has made.
+
+        Gives the headers that tell of what had to be done to it.
+        """
+        told: Headers = []
         body = inbound.body or b""
         if route.reply_id is not None:
             inbound.only = self._pool.account_of_reply(route.reply_id)
@@ -120,13 +128,18 @@ class DataPlane:
                     code="reply_not_found",
                 )
             inbound.body = body or None
-            return
-        content_type = next((value for name, value in inbound.headers if name == b"content-type"), b"")
-        if inbound.surface.beside and forms.is_form(content_type):
+            return told
+        content_type = _content_type(inbound.headers) if inbound.surface.beside else b""
+        if content_type and forms.is_form(content_type):
             inbound.form = forms.read(content_type, body)
             inbound.model = inbound.form.model
-            return
-        envelope = inbound.envelope = envelopes.read(body)
+            return told
+        envelope = envelopes.read(body)
+        if inbound.surface == CHAT and responses.looks_like_responses(envelope.places):
+            inbound.body, translated = in_chat(body)
+            envelope = envelopes.read(inbound.body)
+            told.append((TRANSLATION, translated))
+        inbound.envelope = envelope
         inbound.model = envelope.model
         if self._affinity and inbound.surface.answers:
             inbound.conversation = conversation_key(inbound.client, inbound.headers, envelope)
@@ -135,6 +148,7 @@ class DataPlane:
         previous = envelope.raw("previous_response_id") if inbound.surface.dialect is Dialect.RESPONSES else None
         if previous is not None and previous.startswith(b'"'):
             inbound.only = self._pool.account_of_reply(previous.strip(b'"').decode("utf-8", "replace"))
+        return told
 
 
 class _Upload:
@@ -192,6 +206,10 @@ def _allowed(route: Route | None, scope: Scope) -> Route:
     if scope["method"] not in route.methods:
         raise MethodNotAllowed(scope["path"], route.methods)
     return route
+
+
+def _content_type(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    return next((value for name, value in headers if name == b"content-type"), b"")
 
 
 def _peer(scope: Scope) -> str:

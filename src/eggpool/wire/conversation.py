@@ -45,6 +45,8 @@ FIELDS = ("session_id", "conversation_id", "thread_id", "chat_id")
 """Fields that name a conversation, of a body and of its `metadata`."""
 
 _RANKS = {name: rank for rank, name in enumerate(HEADERS)}
+_TELLING = frozenset({*HEADERS, AGENT_HEADER})
+_NAMING = frozenset({"metadata", "conversation", *FIELDS})
 _SESSION_OF_USER = re.compile(r"_session_([0-9A-Za-z-]{8,128})\Z")  # user_<hash>_account_<id>_session_<id>
 _ONE_OF_ITS_KIND = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-|(?=[A-Za-z]{0,15}[0-9])[0-9A-Za-z]{16}")
 
@@ -62,11 +64,12 @@ def conversation_key(client: str, headers: Iterable[tuple[bytes, bytes]], envelo
         return _key(client, model, (b"header", named, agent))
     if envelope is None:
         return None
-    field = _in_fields(envelope)
+    # Most bodies have none of these fields, which is seen at once.
+    field = None if _NAMING.isdisjoint(envelope.places) else _in_fields(envelope)
     if field is not None:
         return _key(client, model, (b"field", field.encode("utf-8", "surrogatepass"), agent))
     group = _text_at(envelope, "prompt_cache_key") or ""
-    if _ONE_OF_ITS_KIND.search(group):
+    if group and _ONE_OF_ITS_KIND.search(group):
         return _key(client, model, (b"field", group.encode("utf-8", "surrogatepass"), agent))
     if _text_at(envelope, "previous_response_id"):
         # Such a body holds the newest turn only; what comes before it is at the account that made it.
@@ -77,21 +80,22 @@ def conversation_key(client: str, headers: Iterable[tuple[bytes, bytes]], envelo
     return _key(client, model, (b"opening", group.encode("utf-8", "surrogatepass"), agent, *opening))
 
 
-def named_key(client: str, model: str, name: str) -> bytes:
-    """The key of a conversation that the client names `name` in a header."""
-    return _key(client, model, (b"header", name.encode("utf-8", "surrogatepass"), b""))
+def named_keys(client: str, model: str, name: str) -> tuple[bytes, ...]:
+    """The keys of a conversation that the client names `name`: in a header, or in a field."""
+    told = name.encode("utf-8", "surrogatepass")
+    return tuple(_key(client, model, (place, told, b"")) for place in (b"header", b"field"))
 
 
 def _in_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes]:
     """The best name in the headers, and the subagent's."""
     best, named, agent = len(HEADERS), None, b""
     for name, value in headers:
-        rank = _RANKS.get(name)
-        if rank is not None:
-            if rank < best and value:
-                best, named = rank, value
-        elif name == AGENT_HEADER:
+        if name not in _TELLING:
+            continue
+        if name == AGENT_HEADER:
             agent = value
+        elif value and _RANKS[name] < best:
+            best, named = _RANKS[name], value
     return named, agent
 
 

@@ -18,6 +18,7 @@ from eggpool.wire.envelope import Envelope
 
 WINDOW_BYTES = 64 * 1024  # of the message list, and of one message in it
 MAX_ELEMENTS = 32  # walked until the user's first words; agents put a few instructions before them
+SHORT_BYTES = 16 * 1024  # of a message list that is decoded at once, which is quicker than to look for its parts
 SAMPLE_CHARS = 4096  # of each end of a text: what differs only in between is told apart by its length
 
 _BILLING = "x-anthropic-billing-header:"
@@ -56,10 +57,27 @@ def _samples(envelope: Envelope) -> Iterator[tuple[bytes, bytes]]:
     asked = next((name for name in _LISTS if name in places), None)
     if asked is None:
         return
-    if body.startswith(b"[", places[asked][0]):
-        yield from _of_list(body, *places[asked])
-    else:
-        yield _ASKING, _of_value(body, *places[asked])
+    start, end = places[asked]
+    if not body.startswith(b"[", start):
+        yield _ASKING, _of_value(body, start, end)
+        return
+    short = _of_short_list(body[start:end]) if end - start <= SHORT_BYTES else None
+    yield from _of_list(body, start, end) if short is None else short
+
+
+def _of_short_list(raw: bytes) -> list[tuple[bytes, bytes]] | None:
+    """What `_of_list` gives, for a list that can be decoded at once; None for one that is to be walked along."""
+    samples: list[tuple[bytes, bytes]] = []
+    for message in fields.items(fields.decode(raw))[:MAX_ELEMENTS]:
+        if not isinstance(message, dict) or not message:
+            return None
+        role = fields.text(message.get("role"))
+        if role == "user":
+            samples.append((_ASKING, _sample(_text(message.get("content")))))
+            break
+        if role in _BEFORE_THE_USER:
+            samples.append((_INSTRUCTING, _sample(_text(message.get("content")))))
+    return samples or None
 
 
 def _of_list(body: bytes, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
