@@ -70,10 +70,15 @@ def ours(situation: Situation) -> AccountLabel | None:
     return None if first is None else first.candidate.account
 
 
-def _ordered(situation: Situation, key: Key) -> list[Choice]:
+def _first(situation: Situation, key: Key, *, stays: bool = False) -> AccountLabel | None:
+    """The account that comes first by the key; the one where the conversation is, if it serves and `stays`."""
     demand = Demand(Dialect.CHAT, estimate=situation.estimate)
     choices = plan(situation.pool, situation.offer, demand, situation.now, situation.now_ms).choices
-    return sorted(
+    if stays and any(one.candidate.account == situation.bound and not one.last_resort for one in choices):
+        return situation.bound
+    if not choices:
+        return None
+    first = min(
         choices,
         key=lambda one: (
             one.last_resort,
@@ -86,6 +91,7 @@ def _ordered(situation: Situation, key: Key) -> list[Choice]:
             one.candidate.account,
         ),
     )
+    return first.candidate.account
 
 
 def _shares(situation: Situation, choice: Choice) -> list[float]:
@@ -109,32 +115,22 @@ def _longest_unused(situation: Situation, choice: Choice) -> tuple[float, ...]:
 
 def least_utilised(situation: Situation) -> AccountLabel | None:
     """EggPool 0.1."""
-    ordered = _ordered(situation, _utilisation)
-    return ordered[0].candidate.account if ordered else None
+    return _first(situation, _utilisation)
 
 
 def round_robin(situation: Situation) -> AccountLabel | None:
     """One after the other."""
-    ordered = _ordered(situation, _longest_unused)
-    return ordered[0].candidate.account if ordered else None
-
-
-def _staying(situation: Situation, ordered: list[Choice], *, stays: bool) -> AccountLabel | None:
-    if stays:
-        for one in ordered:
-            if one.candidate.account == situation.bound and not one.last_resort:
-                return one.candidate.account
-    return ordered[0].candidate.account if ordered else None
+    return _first(situation, _longest_unused)
 
 
 def affinity_then_share(situation: Situation) -> AccountLabel | None:
     """Stays while the cache is warm, else the lowest highest share: ours without pacing."""
-    return _staying(situation, _ordered(situation, _highest_share), stays=situation.warm)
+    return _first(situation, _highest_share, stays=situation.warm)
 
 
 def sticky(situation: Situation) -> AccountLabel | None:
     """Stays as long as the account serves at all; new conversations go round."""
-    return _staying(situation, _ordered(situation, _longest_unused), stays=True)
+    return _first(situation, _longest_unused, stays=True)
 
 
 STRATEGIES: dict[str, Strategy] = {

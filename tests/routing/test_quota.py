@@ -160,6 +160,18 @@ def test_an_estimate_never_refuses() -> None:
     assert quota.refusal(NOW) is None
 
 
+def test_what_is_only_assumed_is_never_used_up() -> None:
+    """Beyond a limit that nobody named, an account keeps its place before those that cost money by the token."""
+    quota = Quota([ASSUMED])
+    quota.add(Spending(60_000), NOW, NOW)
+    assert used(quota, NOW) == pytest.approx(2.0)
+    assert quota.pressure(NOW) > 1
+    assert not quota.exhausted(NOW)
+    ceiling = Quota([msgspec.structs.replace(ASSUMED, enforce=True)])
+    ceiling.add(Spending(60_000), NOW, NOW)
+    assert ceiling.exhausted(NOW)
+
+
 @pytest.mark.parametrize(("spec", "back"), [(WEEK, NEXT_MONDAY), (HOURS, NOW + 5 * HOUR)])
 def test_an_enforced_ceiling_refuses(spec: WindowSpec, back: int) -> None:
     """A ceiling that the user enforces refuses until its window resets, or until what only is under way may be over."""
@@ -455,7 +467,7 @@ def test_the_line_says_what_the_windows_say(quota: Quota, waits: list[int]) -> N
             (one.used_share or 0.0) - max(SHORT_FULL, one.elapsed_share) for one in known if one.length_s < longest
         ]
         assert value == pytest.approx(pace + max(0.0, *shorter, 0.0), abs=0.005)
-        assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in known)
+        assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in sure)
 
 
 # --- forecast -----------------------------------------------------------------------------------------------------

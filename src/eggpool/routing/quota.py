@@ -301,8 +301,8 @@ class Quota:
             place, length_ms = window.place, window.length_ms
             share = window.share(now_ms, self._aside(window.model)[place], self._poll_ms) or 0.0
             elapsed = window.elapsed(now_ms)
-            if share >= 1.0:
-                self.exhausted_now = True
+            if share >= 1.0 and not window.is_guess:
+                self.exhausted_now = True  # a limit that nobody named has no end: to ask costs one refusal at most
             if length_ms * (1 + _ABOUT) >= self._longest_ms:
                 if pace is None or share - elapsed > pace:
                     pace, self.slope, self.ratio, self.place = share - elapsed, line.slope, line.ratio, place
@@ -346,10 +346,13 @@ class Quota:
         return self.refused
 
     def shares(self, now_ms: int, extra: Spending = NOTHING) -> list[float]:
-        """The used share of each window whose limit is known, after `extra`."""
+        """The used share of each window whose limit is known and says something, after `extra`."""
         amounts = extra.amounts
         found: list[float] = []
+        better = self._knows_better(now_ms)
         for window in self.windows:
+            if better and window.is_guess:
+                continue
             window.move(now_ms)
             share = window.share(now_ms, self._aside(window.model)[window.place], self._poll_ms)
             if share is not None:
