@@ -4,7 +4,7 @@
 
 Claude Code, Codex and OpenCode are looked for in FOLDER, then in PATH; what is missing is skipped and named. Nothing
 leaves this computer: the provider is the scripted one, and each agent gets a home of its own. A row is good when the
-agent ended as it should, the files are edited, nothing is in flight, and each request is booked. Takes about two
+agent ended as it should, the files are edited, nothing is in flight, and each request is booked. Takes about five
 minutes; ends with exit code 1 when a row is bad.
 """
 
@@ -27,16 +27,20 @@ from typing import Any, Literal, NamedTuple
 from eggpool.config.load import load
 from eggpool.domain import Dialect, Limits, ListedModel, Outcome
 from eggpool.engine.runtime import Runtime, open_runtime
-from eggpool.scripted import Question, ReceivedRequest, Reply, ScriptedProvider, Steps, cut_stream, error
+from eggpool.scripted import Question, ReceivedRequest, Reply, ScriptedProvider, Steps, cut_stream, error, slow
 from eggpool.scripted.good import answered, error_reply
 from eggpool.store.stats import RequestRow, recent_requests
 from eggpool.web.app import make_app
-from scripted_model import AFTER, BEFORE, DONE, TASK, faults, say_next
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.scripted_model import AFTER, BEFORE, DONE, TASK, faults, say_next
 
 LIMIT_S = 90.0  # for one agent and one task
 SETTLE_S = 5.0
+SLOW_S = (1.0, 0.1)  # before the head and before each event of a slow answer; signs of life fill the pauses
 
-Trouble = Literal["", "breaks", "wrong model", "too long", "wrong key"]
+Trouble = Literal["", "slow", "breaks", "wrong model", "too long", "wrong key"]
 PROTOCOLS = {Dialect.CHAT: "openai", Dialect.MESSAGES: "anthropic", Dialect.RESPONSES: "responses"}
 
 
@@ -72,7 +76,7 @@ def cases() -> Iterator[Case]:
         for upstream in Dialect:
             if upstream is not dialect:
                 yield Case(agent, plan, model, dialect, upstream)
-    troubles: tuple[Trouble, ...] = ("breaks", "wrong model", "too long", "wrong key")
+    troubles: tuple[Trouble, ...] = ("slow", "breaks", "wrong model", "too long", "wrong key")
     for agent, plan, model, dialect in (kinds[0], kinds[2], kinds[5]):
         upstreams = [one for one in Dialect if one is not dialect]
         for place, trouble in enumerate(troubles):
@@ -102,8 +106,11 @@ class Model:
             return error_reply(request.dialect, 400, "; ".join(wrong)).steps()
         answer = say_next(question, self._case.plan, self._folder)
         reply = answered(question, answer)
+        if self._case.trouble == "slow":
+            script = slow(*SLOW_S)
+            return script(request, reply) if callable(script) else script
         if self._case.trouble == "breaks" and question.tools:
-            script = cut_stream(len(reply.events or ()) - 2, mid_event=True)
+            script = cut_stream(len(reply.events or ()) // 2, mid_event=True)
             return script(request, reply) if callable(script) else script
         if self._case.trouble == "too long" and question.tools and not self._long and question.is_tool_result:
             self._long = True
@@ -118,6 +125,8 @@ TOO_LONG = {
     Dialect.RESPONSES: "Your input exceeds the context window of this model. Please adjust your input and try again.",
 }
 
+
+KNOWS_TOO_LONG = ("Prompt is too long", "ran out of room in the model's context window", "conversation was compacted")
 
 # --- the agents -------------------------------------------------------------------------------------------------
 
@@ -273,6 +282,9 @@ api_key = "{key}"
 access_log = false
 log_level = "ERROR"
 
+[upstream]
+keepalive_after_ms = {SLOW_S[1] * 500:.0f}
+
 [database]
 path = "{folder}/usage.sqlite3"
 
@@ -314,6 +326,8 @@ def _of_the_run(case: Case, ended: Ended, work: Path) -> Iterator[str]:
         if "error" not in ended.said.lower() and ended.code == 0:
             yield "told no error"
         return
+    if case.trouble == "too long" and any(words in ended.said for words in KNOWS_TOO_LONG):
+        return  # it knows what happened, and has either compacted and gone on or told its user
     if ended.code != 0:
         yield f"exit code {ended.code}: {' '.join(ended.said.split())[-300:]}"
     if DONE not in ended.said:

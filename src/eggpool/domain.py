@@ -154,6 +154,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     limits: Limits
     dialects: tuple[Dialect, ...]
     price: Price | None = None
+    token_estimate_error: float | None = None  # share by which counts made from bytes were wrong; None: not known
 
 
 class WindowKind(enum.StrEnum):

@@ -28,7 +28,7 @@ def mode(path: Path) -> int:
 
 def test_check_config_says_what_was_loaded(terminal: Terminal) -> None:
     """The four lines of old, then the warnings; `.env` beside the file is read, whatever folder one is in."""
-    terminal.file("etc/config.toml", "[models]\nclaude_aliases = true\n" + ACCOUNT + "api_key_env = 'K'\n")
+    terminal.file("etc/config.toml", "[upstream]\nwrite_timeout_s = 3\n" + ACCOUNT + "api_key_env = 'K'\n")
     terminal.file("etc/.env", f"K={KEY}\n")
     said = terminal.run("check-config", "--config", "etc/config.toml")
     assert said.code == 0
@@ -37,7 +37,7 @@ def test_check_config_says_what_was_loaded(terminal: Terminal) -> None:
         "  Server: 127.0.0.1:11300",
         "  Accounts: 1",
         f"  Database: {terminal.folder}/home/.local/share/eggpool/usage.sqlite3",
-        "Warning: models.claude_aliases: is known but has no effect in this version",
+        "Warning: upstream.write_timeout_s: is known but has no effect in this version",
     ]
 
 

@@ -100,14 +100,14 @@ def test_a_syntax_error_is_one_line_with_its_number(text: str, line: str) -> Non
 def test_keys_of_other_versions_are_known() -> None:
     """A file of another version loads; what has no effect is named in a warning, with what is below it."""
     warnings = loaded(
-        "[server]\nthreads = 1\n[backup]\nenabled = true\n[models]\nclaude_aliases = true\n"
+        "[server]\nthreads = 1\n[backup]\nenabled = true\n[upstream]\nwrite_timeout_s = 3\n"
         "[routing]\nfairness_mode = 'off'\ninflight_penalty = 3\n[routing.trace]\nmode = 'off'\n"
         + provider('kind = "x"\n[providers.p.stream_timeouts]\nidle = 3')
     ).warnings
     assert {warning.partition(":")[0] for warning in warnings} == {
         "server.threads",
         "backup",
-        "models.claude_aliases",
+        "upstream.write_timeout_s",
         "routing.fairness_mode",
         "routing.inflight_penalty",
         "routing.trace",

@@ -117,7 +117,7 @@ def test_a_lease_is_settled_once(first: Kind | str, second: Kind | str) -> None:
     assert pool.in_flight == 1
     settle(lease, first)
     assert (pool.in_flight, lease.settled) == (0, True)
-    with pytest.raises(RuntimeError, match="twice"):
+    with pytest.raises(RuntimeError, match="a lease was settled twice"):
         settle(lease, second)
     assert pool.in_flight == 0
 

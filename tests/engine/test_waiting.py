@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.helpers.pool import run
 
@@ -58,6 +58,7 @@ def test_a_place_that_came_with_the_end_of_patience_is_not_lost() -> None:
     run(scenario)
 
 
+@example([("join", 0), ("join", 0), ("rejoin", 0), ("hand", 0)])
 @given(
     st.lists(st.tuples(st.sampled_from(["join", "rejoin", "leave", "hand", "wake"]), st.integers(0, 9)), max_size=60)
 )

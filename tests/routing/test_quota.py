@@ -162,16 +162,21 @@ def test_an_estimate_never_refuses() -> None:
 
 @pytest.mark.parametrize(("spec", "back"), [(WEEK, NEXT_MONDAY), (HOURS, NOW + 5 * HOUR)])
 def test_an_enforced_ceiling_refuses(spec: WindowSpec, back: int) -> None:
-    """A ceiling that the user enforces refuses until its window resets, reservations included."""
+    """A ceiling that the user enforces refuses until its window resets, or until what only is under way may be over."""
     quota = Quota([msgspec.structs.replace(spec, enforce=True)])
     quota.add(tokens(999), NOW, NOW)
     assert quota.refusal(NOW) is None
     reservation = quota.reserve(tokens(1), NOW)
     refusal = quota.refusal(NOW)
     assert refusal is not None
-    assert (refusal.reason, refusal.until_ms) == (f"ceiling_{spec.name}", back)
+    assert refusal.reason == f"ceiling_{spec.name}"
+    assert NOW < refusal.until_ms <= NOW + 10 * SECOND
     quota.release(reservation, NOW)
     assert quota.refusal(NOW) is None
+    quota.add(tokens(1), NOW, NOW)
+    refusal = quota.refusal(NOW)
+    assert refusal is not None
+    assert (refusal.reason, refusal.until_ms) == (f"ceiling_{spec.name}", back)
 
 
 def test_an_enforced_rolling_ceiling_ends() -> None:
@@ -441,16 +446,16 @@ def test_the_line_says_what_the_windows_say(quota: Quota, waits: list[int]) -> N
     for wait in sorted(waits):
         now_ms = NOW + wait
         value = quota.pressure(now_ms)
-        known = [(one.length_s, one.used_share, one.pressure) for one in quota.view(now_ms)]
-        longest = max((length for length, share, _ in known if share is not None), default=0)
-        pace = max((one or 0.0 for length, share, one in known if share is not None and length >= longest), default=0.0)
+        known = [one for one in quota.view(now_ms) if one.used_share is not None]
+        sure = [one for one in known if one.source is not WindowSource.ASSUMED or one.enforce]
+        known = sure if any(one.model is None for one in sure) else known
+        longest = max((one.length_s for one in known), default=0)
+        pace = max((one.pressure or 0.0 for one in known if one.length_s >= longest), default=0.0)
         shorter = [
-            one.used_share - max(SHORT_FULL, one.elapsed_share)
-            for one in quota.view(now_ms)
-            if one.used_share is not None and one.length_s < longest
+            (one.used_share or 0.0) - max(SHORT_FULL, one.elapsed_share) for one in known if one.length_s < longest
         ]
         assert value == pytest.approx(pace + max(0.0, *shorter, 0.0), abs=0.005)
-        assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in quota.view(now_ms))
+        assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in known)
 
 
 # --- forecast -----------------------------------------------------------------------------------------------------

@@ -217,6 +217,23 @@ def test_two_clients_with_one_name(tmp_path: Path) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "no name"])
+def test_a_dry_run_finds_it_by_its_name(tmp_path: Path, kind: str) -> None:
+    """Wherever a client writes the name of a conversation, by that name people find out where it is bound to."""
+
+    async def scenario() -> None:
+        clock = HandClock()
+        async with pool_of(tmp_path, {"a": good, "b": good}, clock=clock) as (pool, _):
+            one = talk(kind)
+            assert await one.ask(pool) == A
+            clock.advance(1)
+            async with pool.get(f"/api/explain?model={MODEL}&conversation={SESSION}") as reply:
+                told = json.loads(await reply.read())
+            assert (told["would_go_to"], told["binding"]) == (A, "kept")
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("ends", ["well", "in a crash"])
 def test_it_survives_a_restart(tmp_path: Path, ends: str) -> None:
     """The next process goes on where the conversation was, while it is warm."""

@@ -122,7 +122,7 @@ def test_a_chain_whose_first_model_speaks_another_dialect(tmp_path: Path) -> Non
 
     async def scenario() -> None:
         one, two = (ListedModel("one"),), (ListedModel("two"),)
-        extra = '[models]\naliases = { both = ["one", "two"] }\n'
+        extra = '[models]\naliases = { both = ["one", "two"] }\n[translation]\nenabled = false\n'
         keys = {key_of("a"): Behaviour(models=one), key_of("b"): Behaviour(then=limited(60), models=two)}
         async with ScriptedProvider(keys) as at:
             text = provider("alpha", at, "a", extra='protocols = ["anthropic"]') + provider("beta", at, "b")
@@ -277,8 +277,9 @@ def test_a_wrong_dialect_is_explained(tmp_path: Path) -> None:
     """A dialect that the model is not served in is told, also in the decision."""
 
     async def scenario() -> None:
+        only_chat, untranslated = 'protocols = ["openai"]', "[translation]\nenabled = false\n"
         async with (
-            pool_of(tmp_path, {"a": good}, more='protocols = ["openai"]') as (pool, _),
+            pool_of(tmp_path, {"a": good}, more=only_chat, extra=untranslated) as (pool, _),
             pool.post(PATHS[MESSAGES], question(MESSAGES), **WHY) as refused,
         ):
             assert refused.status == 400

@@ -202,6 +202,7 @@ def test_thinking(tmp_path: Path, streamed: bool) -> None:
                 await client.messages.create(messages=messages, **asked)
             again = judged(upstream.work[1])["messages"]
             assert [one["role"] for one in again] == ["user", "assistant", "tool", "tool"]
+            assert again[1]["reasoning_content"] == "Two files to read."
 
     run(scenario)
 

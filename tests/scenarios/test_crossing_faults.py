@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ from eggpool.scripted import (
     Reply,
     Script,
     ScriptedProvider,
+    SendChunk,
     Steps,
+    WaitFor,
     answer_to,
     crlf_lines,
     cut_body,
@@ -142,7 +145,7 @@ def test_error_statuses(tmp_path: Path, ours: Dialect, theirs: Dialect) -> None:
     run(scenario)
 
 
-SAYS_TOO_LONG = {
+SAYS_TOO_LONG: dict[Dialect, tuple[int, Any]] = {
     CHAT: (400, {"error": {"message": "This model's maximum context length is 8192 tokens.", "type": "x",
                            "param": "messages", "code": "context_length_exceeded"}}),
     MESSAGES: (400, {"type": "error", "error": {"type": "invalid_request_error",
@@ -175,9 +178,10 @@ def test_prompt_too_long(tmp_path: Path, ours: Dialect, theirs: Dialect, stream:
 
 def failed_at_once(theirs: Dialect, code: str, message: str) -> Script:
     """A stream that begins and then tells an error, as providers of each dialect do."""
+    kind = "rate_limit_error" if code == "rate_limit_exceeded" else "invalid_request_error"
     events: dict[Dialect, Any] = {
-        CHAT: {"error": {"message": message, "type": "invalid_request_error", "code": code}},
-        MESSAGES: {"type": "error", "error": {"type": "invalid_request_error", "message": message}},
+        CHAT: {"error": {"message": message, "type": kind, "code": code}},
+        MESSAGES: {"type": "error", "error": {"type": kind, "message": message}},
         RESPONSES: {
             "type": "response.failed",
             "response": {"id": "resp_1", "status": "failed", "error": {"code": code, "message": message}},
@@ -194,8 +198,9 @@ def failed_at_once(theirs: Dialect, code: str, message: str) -> Script:
     [
         ("context_length_exceeded", "prompt is too long: it exceeds the maximum context length", 400),
         ("invalid_value", "this tool has no name", 400),
+        ("rate_limit_exceeded", "too many eggs", 429),
     ],
-    ids=["too long", "client's fault"],
+    ids=["too long", "client's fault", "limit"],
 )
 def test_what_is_told_inside_a_stream_has_its_status(
     tmp_path: Path, ours: Dialect, theirs: Dialect, code: str, message: str, status: int
@@ -210,7 +215,21 @@ def test_what_is_told_inside_a_stream_has_its_status(
             assert answer == status
             assert message in told(ours, body)["message"]
             assert len(upstream.work) == 1
-            assert pool.runtime.pool.rests == {}
+            assert (pool.runtime.pool.rests == {}) == (status == 400)
+
+    run(scenario)
+
+
+def test_a_limit_inside_a_stream_for_codex(tmp_path: Path) -> None:
+    """Codex ends its turn at a 429 and repeats after a 502: a limit that was told inside a stream is not its end."""
+
+    async def scenario() -> None:
+        script = failed_at_once(RESPONSES, "rate_limit_exceeded", "too many eggs")
+        async with one_dialect(tmp_path, RESPONSES, {"a": script}, extra="[routing]\nmax_wait_ms = 1\n") as (pool, _):
+            asked = question(RESPONSES, stream=True)
+            status, body = await pool.answer(PATHS[RESPONSES], asked, originator="codex_cli_rs")
+            assert status == 502
+            assert "too many eggs" in told(RESPONSES, body)["message"]
 
     run(scenario)
 
@@ -500,8 +519,8 @@ def test_usage_is_the_same_in_all_words(tmp_path: Path, ours: Dialect, theirs: D
                 assert counts == (40, 60, 20)
             else:
                 whole, part = ("prompt", "completion") if ours is CHAT else ("input", "output")
-                counts = (found[f"{whole}_tokens"], found[f"{whole}_tokens_details"]["cached_tokens"])
-                assert (*counts, found[f"{part}_tokens"]) == (100, 60, 20)
+                cached = found[f"{whole}_tokens_details"]["cached_tokens"]
+                assert (found[f"{whole}_tokens"], cached, found[f"{part}_tokens"]) == (100, 60, 20)
             usage = (await pool.booked(1))[0].record.usage
             assert (usage.input_tokens, usage.cache_read_tokens, usage.output_tokens) == (100, 60, 20)
 
@@ -524,6 +543,70 @@ def test_client_leaves(tmp_path: Path, ours: Dialect, theirs: Dialect) -> None:
             assert (row.outcome.value, row.error_class) == ("cancelled", "client_left")
             assert row.usage_source.value == ("partial" if theirs is MESSAGES else "none")
             assert row.usage.input_tokens == (3 if theirs is MESSAGES else 0)
+
+    run(scenario)
+
+
+SIGN = {CHAT: b": keep-alive\n\n", MESSAGES: b'event: ping\ndata: {"type": "ping"}\n\n', RESPONSES: b": keep-alive\n\n"}
+QUIET = "[upstream]\nkeepalive_after_ms = 20\n"
+
+
+@crossings
+@pytest.mark.parametrize("then", ["stream", "plain", "error"])
+def test_signs_of_life(tmp_path: Path, ours: Dialect, theirs: Dialect, then: str) -> None:
+    """A client that waits gets signs in its own dialect, and behind them the whole answer or the last error."""
+
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        ends: dict[str, Script] = {
+            "stream": good,
+            "plain": in_the_other_form(stream=False),
+            "error": error(400, message="no egg for you"),
+        }
+
+        def script(request: ReceivedRequest, good_reply: Reply) -> Steps:
+            return (WaitFor(gate), *play(ends[then], request, good_reply))
+
+        async with one_dialect(tmp_path, theirs, {"a": script}, extra=QUIET) as (pool, _):
+            async with pool.post(PATHS[ours], question(ours, stream=True)) as answer:
+                assert answer.status == 200
+                sign = SIGN[ours]
+                assert await answer.content.readexactly(len(sign)) == sign
+                gate.set()
+                rest = (await answer.read()).replace(sign, b"")
+            if then == "error":
+                assert b"no egg for you" in rest
+                assert not any(mark in rest for mark in MARKS[ours])
+            else:
+                assert text_of(ours, rest) == f"You said: {WORDS}"
+                assert rest.count(MARKS[ours][0]) >= 1
+
+    run(scenario)
+
+
+@crossings
+def test_signs_between_events(tmp_path: Path, ours: Dialect, theirs: Dialect) -> None:
+    """A provider that falls silent in the middle does not make the client believe that it died."""
+
+    async def scenario() -> None:
+        gate = asyncio.Event()
+
+        def script(_request: ReceivedRequest, good_reply: Reply) -> Steps:
+            events = good_reply.events or ()
+            count = HELD_BACK[theirs] + 2
+            first = [SendChunk(event) for event in events[:count]]
+            rest = [SendChunk(event) for event in events[count:]]
+            return (good_reply.stream_head(), *first, WaitFor(gate), *rest, SendChunk(b""))
+
+        async with one_dialect(tmp_path, theirs, {"a": script}, extra=QUIET) as (pool, _):
+            async with pool.post(PATHS[ours], question(ours, stream=True)) as answer:
+                body = b""
+                while not body.endswith(SIGN[ours] * 2):
+                    body += await answer.content.readany()
+                gate.set()
+                body += await answer.read()
+            assert text_of(ours, body) == f"You said: {WORDS}"
+            assert MARKS[ours][0] in body
 
     run(scenario)
 

@@ -156,7 +156,8 @@ class Models(Section, frozen=True, kw_only=True):
         dict[str, tuple[str, ...]], Meta(description="Names for a model, or for models to be tried in this order.")
     ] = {}
     claude_aliases: Annotated[
-        bool, Meta(description="List each model under a name that begins with claude, too.", extra=UNUSED)
+        bool,
+        Meta(description="List each model for Claude Code under a name that begins with claude, too, and serve it so."),
     ] = False
 
 

@@ -12,7 +12,7 @@ from eggpool.engine.search import Search
 from eggpool.logs import redact
 from eggpool.pricing import cost
 from eggpool.routing.catalog import Candidate
-from eggpool.routing.decision import decision
+from eggpool.routing.decision import also_lost, decision
 from eggpool.routing.verdict import VERDICTS, Kind
 from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Reply
@@ -93,6 +93,11 @@ class Booking:
             if self.served is not None:
                 tried.append((self.served.account, None))
             self.decision = decision(search.planned, search.demand, tried, self.lost)
+
+    def left_out(self, lost: tuple[str, ...]) -> None:
+        """Note what a translated stream had no words for; its header was sent long before."""
+        if lost and self.decision is not None:
+            self.decision = also_lost(self.decision, lost)
 
     def attempt(self, candidate: Candidate, dialect: Dialect) -> Attempt:
         """An account is tried from now on, in that dialect."""

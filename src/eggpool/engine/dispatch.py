@@ -37,6 +37,7 @@ from eggpool.errors import (
     UpstreamError,
 )
 from eggpool.pricing import cost, saved_by_cache
+from eggpool.routing import codex_headers
 from eggpool.routing.catalog import Candidate
 from eggpool.routing.plan import Choice
 from eggpool.routing.spending import NOTHING, Spending
@@ -192,6 +193,9 @@ class Exchange:
         finally:
             timer.cancel()
         self._booking.status = head.status
+        if self._inbound.gives_up_at_429 and (quota := self._pool.told_codex()):
+            others = [one for one in head.headers if not one[0].startswith(codex_headers.PREFIXES)]
+            return Head(head.status, others + quota)
         return head
 
     async def read(self) -> bytes:
@@ -229,6 +233,8 @@ class Exchange:
         if self._early:
             self._booking.status = 200
         self._booking.decided(self._search)
+        if isinstance(self._relay, TranslatedStream):
+            self._booking.left_out(self._relay.dropped)
         self._booking.close(outcome, self._usage())
         self._calibrate(outcome)
 
@@ -432,7 +438,7 @@ class Exchange:
         booking.decided(search)
         back_s = search.retry_after_s
         if failure.head is None and failure.in_band:
-            _raise_again(failure, self._inbound.surface.dialect, failure.told_s or back_s)
+            _raise_again(failure, self._inbound, failure.told_s or back_s)
         if failure.head is None:
             error, wait_s = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed, failure.told_s or back_s
             raise error(f"No account could answer. The last one failed so: {failure.detail}", retry_after_s=wait_s)
@@ -452,8 +458,9 @@ class Exchange:
             return b""
         failure = Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
         try:
-            # Behind an error nothing is translated any more; what is passed through is left to the provider.
-            while relay.error is None or not isinstance(relay, TranslatedStream):
+            # Behind an error nothing is translated any more. Of what is passed through, nobody asks for errors here: to
+            # look for them is what makes a chunk dear.
+            while not (isinstance(relay, TranslatedStream) and relay.error is not None):
                 chunk = await attempt.reply.read()
                 if not chunk:
                     break
@@ -555,13 +562,16 @@ def _with_retry_after(
     return [*kept, (b"retry-after", b"%d" % max(1, math.ceil(back_s or told_s or 1)))]
 
 
-def _raise_again(failure: Failure, dialect: Dialect, wait_s: float | None) -> None:
-    """Tell what a provider said under a 200 by the status that it should have had; returns where no status is known."""
+def _raise_again(failure: Failure, inbound: Inbound, wait_s: float | None) -> None:
+    """Tell what a provider said under a 200 by the status that it should have had; returns where no status is known.
+
+    Clients that give up at a 429 read a limit inside a stream as a reason to wait, so they get none.
+    """
     if failure.kind is Kind.PROMPT_TOO_LONG:
-        raise BadRequest(too_long.translated(dialect, failure.detail), code=too_long.CODE)
+        raise BadRequest(too_long.translated(inbound.surface.dialect, failure.detail), code=too_long.CODE)
     if failure.kind is Kind.BAD_REQUEST:
         raise BadRequest(failure.detail)
-    if failure.kind in _LIMITS:
+    if failure.kind in _LIMITS and not inbound.gives_up_at_429:
         raise AllLimited(failure.detail, retry_after_s=wait_s or 1.0)
 
 

@@ -13,7 +13,7 @@ from eggpool.routing.catalog import Offer
 from eggpool.routing.decision import explanation
 from eggpool.routing.plan import Affinity, Demand, Plan, plan
 from eggpool.routing.spending import Spending
-from eggpool.wire.conversation import named_key
+from eggpool.wire.conversation import named_keys
 
 DEFAULT_CLIENT = "default"
 
@@ -30,14 +30,14 @@ def explain(
     """Who would be tried for a request of that model now, in order, and who would not, and why.
 
     Without a dialect it is one that the model is served in. `conversation` is the client's own name for it, as it
-    stands in its header. Of an alias the first model counts that somebody can serve. Raises NotFound for a model that
-    nobody serves and NoAccount where there is no account at all.
+    stands in its header or field. Of an alias the first model counts that somebody can serve. Raises NotFound for a
+    model that nobody serves and NoAccount where there is no account at all.
     """
     offers = pool.offers_of(model)
     spoken = dialect or _spoken(offers)
     now, now_ms = pool.clock.now(), pool.clock.wall_ms()
-    key = None if conversation is None else named_key(client, model, conversation)
-    bound = pool.affinity.bound(key, now_ms)
+    keys = () if conversation is None else named_keys(client, model, conversation)
+    bound = next((found for key in keys if (found := pool.affinity.bound(key, now_ms)) is not None), None)
     affinity = None if bound is None else Affinity(bound.account, bound.warm)
     config = pool.config
     demand = Demand(

@@ -18,7 +18,7 @@ from eggpool.engine.rests import Rests
 from eggpool.engine.waiting import Line, Waiter
 from eggpool.errors import NoAccount, NotFound
 from eggpool.routing import catalog as catalogs
-from eggpool.routing import health
+from eggpool.routing import codex_headers, health
 from eggpool.routing.affinity import Affinity
 from eggpool.routing.catalog import AccountModels, Candidate, Catalog, Offer
 from eggpool.routing.health import Rest, ScopeKey
@@ -152,6 +152,11 @@ class Pool:
     def offer(self, label: AccountLabel) -> None:
         """Hand a place that was not taken to the next who waits."""
         hand_on(self.accounts[label], self.line)
+
+    def told_codex(self) -> list[tuple[bytes, bytes]]:
+        """The quota of the whole pool as Codex shows it."""
+        now_ms = self.clock.wall_ms()
+        return codex_headers.of_the_pool(account.quota.view(now_ms) for account in self.accounts.values())
 
     def learn(self, label: AccountLabel, reports: Iterable[QuotaReport], channel: Channel) -> None:
         """Take in what a provider said about an account's windows."""

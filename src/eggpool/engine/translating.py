@@ -73,10 +73,28 @@ class Translator:
         return self._prompt
 
 
+def in_chat(body: bytes) -> tuple[bytes, bytes]:
+    """A Responses request that was sent where Chat is spoken, as a Chat request; and how that is told in a header.
+
+    Raises BadRequest.
+    """
+    source = CODECS[Dialect.RESPONSES]
+    try:
+        written = CODECS[Dialect.CHAT].write_request(source.read_request(body))
+    except CannotCarry as error:
+        raise BadRequest(str(error), param=error.param, code=error.code) from None
+    except WireError as error:
+        raise BadRequest(str(error)) from None
+    return written.body, _told(Dialect.RESPONSES, Dialect.CHAT, written.lost)
+
+
 def told_translation(translation: Translation, dropped: tuple[str, ...]) -> bytes:
     """The header that tells of it: from which dialect to which, and what was lost on either way."""
-    text = f"{translation.asked.value}>{translation.dialect.value}"
-    lost = dict.fromkeys((*translation.lost, *dropped))
+    return _told(translation.asked, translation.dialect, (*translation.lost, *dropped))
+
+
+def _told(asked: Dialect, dialect: Dialect, lost: tuple[str, ...]) -> bytes:
+    text = f"{asked.value}>{dialect.value}"
     if lost:
-        text += "; lost=" + ",".join(lost)
+        text += "; lost=" + ",".join(dict.fromkeys(lost))
     return re.sub(r"[^\x20-\x7e]", "?", text).encode()[:MAX_TOLD_BYTES]

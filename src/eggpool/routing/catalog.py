@@ -16,6 +16,8 @@ from eggpool.config.schema import PROTOCOL_DIALECTS, Config, Provider
 from eggpool.domain import AccountLabel, Capabilities, Dialect, Limits, ListedModel, ModelCard, Price
 
 MISSES_UNTIL_WITHDRAWN = 3
+CLAUDE = "claude-"
+_SHOWN_BY_CLAUDE_CODE = ("claude", "anthropic")  # it leaves all other models out of its list
 _LONGEST_NAME_FOR_SUGGESTIONS = 80
 
 
@@ -71,6 +73,7 @@ class Catalog(msgspec.Struct, frozen=True):
     `unlisted` holds the providers' accounts that never gave a list: for lack of knowledge they are tried for any name
     that nobody lists. `overridden` are the same for models that the configuration says something about. `chains` holds
     the aliases: what the configuration calls by a name of its own, and the models that stand for it, the first best.
+    With `claude_names`, `claude-` may stand before the name of any other model that is listed.
     """
 
     offers: Mapping[str, Offer] = {}
@@ -80,6 +83,7 @@ class Catalog(msgspec.Struct, frozen=True):
     listing: Mapping[str, ListedModel] = {}  # first known metadata of each bare name
     accounts_at: Mapping[str, int] = {}  # how many enabled accounts each provider has
     chains: Mapping[str, tuple[str, ...]] = {}
+    claude_names: bool = False
 
     def chain(self, name: str) -> tuple[Offer, ...]:
         """What `name` stands for, each offer to be used when nothing can serve the ones before it.
@@ -87,6 +91,7 @@ class Catalog(msgspec.Struct, frozen=True):
         An alias hides a model of the same name, which may stand in its own chain. No account comes twice with the same
         model. Empty when nobody serves any of it.
         """
+        name = self._meant(name)
         models = self.chains.get(name)
         if models is None:
             offer = self.resolve(name)
@@ -101,6 +106,16 @@ class Catalog(msgspec.Struct, frozen=True):
             if offer is not None and further:
                 offers.append(Offer(offer.model, further))
         return tuple(offers)
+
+    def _meant(self, name: str) -> str:
+        """The name behind one that only begins with `claude-` so that Claude Code shows it."""
+        if not self.claude_names or self._knows(name):
+            return name
+        behind = name.removeprefix(CLAUDE)
+        return behind if self._knows(behind) else name
+
+    def _knows(self, name: str) -> bool:
+        return name in self.chains or name in self.offers or name in self.suffixed
 
     def resolve(self, name: str) -> Offer | None:
         """The offer of one model, aliases apart: `model/provider` before a bare name, then accounts without a list."""
@@ -158,6 +173,17 @@ class Catalog(msgspec.Struct, frozen=True):
         )
 
 
+def with_claude_names(cards: list[ModelCard]) -> list[ModelCard]:
+    """A list with a second entry, which begins with `claude-`, for each model that Claude Code would not show."""
+    taken = {card.id for card in cards}
+    further = [
+        msgspec.structs.replace(card, id=CLAUDE + card.id)
+        for card in cards
+        if not card.id.startswith(_SHOWN_BY_CLAUDE_CODE) and CLAUDE + card.id not in taken
+    ]
+    return sorted([*cards, *further], key=lambda card: card.id)
+
+
 def merge(previous: AccountModels, fetched: Iterable[ListedModel], at_ms: int) -> AccountModels:
     """What an account has after a good answer with `fetched` models; an empty answer changes nothing."""
     models = {model.id: model for model in fetched}
@@ -212,6 +238,7 @@ def build(
         overridden=overridden,
         listing=listing,
         accounts_at=accounts_at,
+        claude_names=config.models.claude_aliases,
         chains={name: tuple(_expanded(config.models.aliases, name, frozenset())) for name in config.models.aliases},
     )
 

@@ -86,6 +86,16 @@ def decision(
     return text.decode()
 
 
+def also_lost(text: str, lost: Iterable[str]) -> str:
+    """A short form, and what a translation was found to have left out since; the same where that has no room."""
+    told = msgspec.json.decode(text, type=dict[str, object])
+    before = told.get("lost")
+    known = [name for name in before if isinstance(name, str)] if isinstance(before, list) else []
+    told["lost"] = list(dict.fromkeys([*known, *map(_short, lost)]))
+    longer = msgspec.json.encode(told)
+    return longer.decode() if len(longer) <= MAX_BYTES else text
+
+
 def explanation(planned: Plan, demand: Demand, view: View, now_ms: int) -> Explanation:
     """The long form, as things stand at `now_ms`."""
     return Explanation(

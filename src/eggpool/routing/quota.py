@@ -230,6 +230,7 @@ class Quota:
             if known.spec.unit is spec.unit:
                 if known.own:
                     window.add(known.own, now_ms, now_ms)  # the word that follows puts the sum right
+                window.move(now_ms)  # into its period, which begins with nothing said
                 window.told, window.drift = dict(known.told), known.drift
             self.windows[self.windows.index(known)] = window
             return window
@@ -254,9 +255,12 @@ class Quota:
         refused: QuotaRefusal | None = None
         lines: list[tuple[Window, Line]] = []
         longest_ms = 0
+        guessed = not self._knows_better(now_ms)
         enforced = False
         for window in self.windows:
             if window.model is not None and window.model != model:
+                continue
+            if window.is_guess and not guessed:
                 continue
             reserved = self._aside(window.model)[window.place]
             line = window.line(now_ms, reserved, self._poll_ms)
@@ -273,6 +277,15 @@ class Quota:
         # Where a ceiling refuses, spending changes more than how the windows stand.
         self._lines_until_ms = 0 if enforced else until
         self._weigh(now_ms, until)
+
+    def _knows_better(self, now_ms: int) -> bool:
+        """Whether a share of the account is known by more than an assumption: then assumptions say nothing."""
+        for window in self.windows:
+            if window.model is None and not window.is_guess:
+                window.move(now_ms)
+                if window.share(now_ms, 0, self._poll_ms) is not None:
+                    return True
+        return False
 
     def _weigh(self, now_ms: int, until: int) -> None:
         """The pressure of all windows together: the pace of the longest, and the crowding of a shorter one.

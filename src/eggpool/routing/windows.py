@@ -33,6 +33,7 @@ _LEARNT_LEEWAY = 4.0  # how far a provider's own basis of prices may lie from a 
 _PRIOR_SHARE = 0.05  # how much a known limit weighs against what is learnt
 _WEAK_PRIOR_SHARE = 0.01  # and one that is only assumed
 _SAME_RESET_MS = 3_600_000
+UNDER_WAY_MS = 1000  # when to look again where only what is under way fills a ceiling: it may turn out cheaper
 _ROLLING_TOLD_MS = 5_000  # how long a falling share is taken for a constant
 
 
@@ -112,6 +113,7 @@ class Window:
         "configured",
         "drift",
         "ends_ms",
+        "is_guess",
         "length_ms",
         "limit",
         "model",
@@ -142,6 +144,8 @@ class Window:
     def _describe(self, spec: WindowSpec) -> None:
         self.spec = spec
         self.place = PLACES[spec.unit]
+        # It only stands in the general `[limits]`, and the user does not want it enforced.
+        self.is_guess = spec.source is WindowSource.ASSUMED and not spec.enforce
         self.length_ms = min(max(spec.length_s * 1000, SHORTEST_MS), LONGEST_MS)
         self._width_ms = max(self.length_ms // BUCKETS, 1)
         limit = spec.limit
@@ -404,6 +408,8 @@ class Window:
         share = self.share(now_ms, reserved, poll_ms)
         if share is None or share < 1.0:
             return None
+        if reserved and (self.share(now_ms, 0, poll_ms) or 0.0) < 1.0:
+            return now_ms + UNDER_WAY_MS
         if self.spec.kind is not _ROLLING:
             return self.ends_ms or now_ms + self.length_ms
         over = (share - 1.0) / (self.ratio or 1.0)

@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from eggpool.engine.runtime import Runtime
 from eggpool.engine.server import App, Receive, Scope, Send, connection_of
 from eggpool.errors import EggPoolError, MethodNotAllowed, NotFound
+from eggpool.web import surfaces
 from eggpool.web.access import Access
 from eggpool.web.data_plane import DataPlane
 from eggpool.web.health import HealthApi
@@ -50,6 +51,7 @@ class Errors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        scope["path"] = surfaces.usual(scope["path"])
         try:
             await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the request boundary

@@ -13,6 +13,7 @@ from eggpool.domain import Dialect
 from eggpool.engine.dispatch import Dispatcher, Exchange
 from eggpool.engine.inbound import Inbound, Surface
 from eggpool.engine.server import Receive, Scope, Send
+from eggpool.engine.translating import TRANSLATION, in_chat
 from eggpool.errors import (
     EggPoolError,
     MethodNotAllowed,
@@ -27,9 +28,11 @@ from eggpool.web.delivery import Delivery
 from eggpool.web.replies import Headers, dialect_of, send_error
 from eggpool.web.surfaces import Route
 from eggpool.wire import envelope as envelopes
-from eggpool.wire import forms
+from eggpool.wire import forms, responses
 from eggpool.wire.conversation import conversation_key
 from eggpool.wire.dialects import CODECS
+
+CHAT = Surface(Dialect.CHAT)  # where some agents (Cursor) send Responses requests, to be answered in Chat
 
 ACCESS_LOG_DELAY_S = 0.1  # lines wait so long for others
 LONGEST_PATH = 200  # characters of a path that the books keep
@@ -85,7 +88,7 @@ class DataPlane:
             )
             route = _allowed(known, scope)
             inbound.body = await upload.read(self._max_body_bytes)
-            self._understand(inbound, route, scope)
+            own += self._understand(inbound, route, scope)
             exchange = self._dispatcher.exchange(inbound)
             await Delivery(exchange, scope, send, own, CODECS[route.surface.dialect], self._quiet_s).run()
         except ClientLeft:
@@ -110,8 +113,12 @@ class DataPlane:
                 if log.add(clock.wall_ms(), scope["method"], path, account, shown, request_id, took_us):
                     asyncio.get_running_loop().call_later(ACCESS_LOG_DELAY_S, log.flush)
 
-    def _understand(self, inbound: Inbound, route: Route, scope: Scope) -> None:
-        """Find out what a request is for: a model, or a reply that one account has made."""
+    def _understand(self, inbound: Inbound, route: Route, scope: Scope) -> Headers:
+        """Find out what a request is for: a model, or a reply that one account has made.
+
+        Gives the headers that tell of what had to be done to it.
+        """
+        told: Headers = []
         body = inbound.body or b""
         if route.reply_id is not None:
             inbound.only = self._pool.account_of_reply(route.reply_id)
@@ -121,13 +128,18 @@ class DataPlane:
                     code="reply_not_found",
                 )
             inbound.body = body or None
-            return
+            return told
         content_type = _content_type(inbound.headers) if inbound.surface.beside else b""
         if content_type and forms.is_form(content_type):
             inbound.form = forms.read(content_type, body)
             inbound.model = inbound.form.model
-            return
-        envelope = inbound.envelope = envelopes.read(body)
+            return told
+        envelope = envelopes.read(body)
+        if inbound.surface == CHAT and responses.looks_like_responses(envelope.places):
+            inbound.body, translated = in_chat(body)
+            envelope = envelopes.read(inbound.body)
+            told.append((TRANSLATION, translated))
+        inbound.envelope = envelope
         inbound.model = envelope.model
         if self._affinity and inbound.surface.answers:
             inbound.conversation = conversation_key(inbound.client, inbound.headers, envelope)
@@ -136,6 +148,7 @@ class DataPlane:
         previous = envelope.raw("previous_response_id") if inbound.surface.dialect is Dialect.RESPONSES else None
         if previous is not None and previous.startswith(b'"'):
             inbound.only = self._pool.account_of_reply(previous.strip(b'"').decode("utf-8", "replace"))
+        return told
 
 
 class _Upload:

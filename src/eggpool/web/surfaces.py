@@ -29,9 +29,21 @@ _EXACT: dict[str, Route] = {
     "/v1/rerank": Route(Surface(Dialect.CHAT, beside="/rerank")),
 }
 
+_DOUBLED = re.compile(r"(?:/v1)+(?=/v1/)")
+_BARE = frozenset(
+    {"audio", "chat", "completions", "embeddings", "images", "messages", "models", "rerank", "responses"}
+)  # what begins a path of an agent whose base URL lacks /v1
 _BESIDE = re.compile(r"/v1(/(?:images|audio)/[A-Za-z0-9_-]+)")
 _REPLY = re.compile(r"/v1/responses/([A-Za-z0-9_.-]+)((?:/[A-Za-z0-9_.-]+)?)")
 _REPLY_METHODS = frozenset({"GET", "POST", "DELETE"})
+
+
+def usual(path: str) -> str:
+    """A path as it is meant, for base URLs that lack `/v1` or have it although the agent adds it."""
+    if path.startswith("/v1/"):
+        doubled = _DOUBLED.match(path) if path.startswith("/v1/", 3) else None
+        return path[doubled.end() :] if doubled else path
+    return "/v1" + path if path[1:].partition("/")[0] in _BARE else path
 
 
 def find(path: str) -> Route | None:

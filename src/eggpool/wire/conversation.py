@@ -81,9 +81,10 @@ def conversation_key(client: str, headers: Iterable[tuple[bytes, bytes]], envelo
     return _key(client, model, (b"opening", group.encode("utf-8", "surrogatepass"), agent, *opening))
 
 
-def named_key(client: str, model: str, name: str) -> bytes:
-    """The key of a conversation that the client names `name` in a header."""
-    return _key(client, model, (b"header", name.encode("utf-8", "surrogatepass"), b""))
+def named_keys(client: str, model: str, name: str) -> tuple[bytes, ...]:
+    """The keys of a conversation that the client names `name`: in a header, or in a field."""
+    told = name.encode("utf-8", "surrogatepass")
+    return tuple(_key(client, model, (place, told, b"")) for place in (b"header", b"field"))
 
 
 def _in_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes]:

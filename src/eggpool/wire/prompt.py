@@ -236,17 +236,27 @@ class Written(msgspec.Struct, frozen=True):
 class Echo(msgspec.Struct, frozen=True):
     """What the writer of a reply has to know of the request.
 
-    `tools` is by flat name. `replays_thoughts`: the client of Responses sends sealed thoughts back itself. `fields` are
-    those of the request that the dialect repeats in its reply. `now_s` is when the request came, in seconds since 1970,
-    for replies that tell no time.
+    `tools` is by flat name. `fields` are those of the request that the dialect repeats in its reply. `now_s` is when
+    the request came, in seconds since 1970, for replies that tell no time.
     """
 
     model: str = ""
     now_s: int = 0
     include_usage: bool = False
-    replays_thoughts: bool = False
     tools: Mapping[str, Tool] = {}
     fields: Mapping[str, msgspec.Raw] = {}
+
+
+def refuse_forced(prompt: Prompt) -> None:
+    """Nothing that a model can be offered is left. Raises CannotCarry, naming a tool, where it had to call one."""
+    choice = prompt.tool_choice
+    if choice is not None and choice.mode == "required" and prompt.tools:
+        first = prompt.tools[0]
+        name = first.type if isinstance(first, ServerTool) else first.name
+        raise CannotCarry(
+            f"The tool {name} is run by providers of another dialect only; leave it out or do not force it.",
+            param="tool_choice",
+        )
 
 
 def tools_by_name(prompt: Prompt) -> dict[str, Tool]:

@@ -189,4 +189,6 @@ def read_stream(source: Codec, body: bytes) -> list[Event]:
     events: list[Event] = []
     for event in sse.events(body):
         events += reader.read(event)
+        if events and isinstance(events[-1], End | Failed):
+            return events  # whatever follows
     return events + reader.finish()

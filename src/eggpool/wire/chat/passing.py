@@ -124,6 +124,8 @@ def model_entry(card: ModelCard) -> dict[str, object]:
             "cache_read": card.price.cache_read,
             "cache_write": card.price.cache_write,
         }
+    if card.token_estimate_error is not None:
+        block["token_estimate_error"] = round(card.token_estimate_error, 4)
     entry: dict[str, object] = {
         "id": card.id,
         "object": "model",

@@ -338,8 +338,9 @@ class Collected:
             message["tool_calls"] = [
                 self._call(place, start, "".join(pieces)) for place, (start, pieces) in enumerate(self._calls.values())
             ]
+        reason = finish_of(self._stop, refused=bool(self._refusal))
         logprobs = {"content": self._logprobs, "refusal": None} if self._logprobs else None
-        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": FINISH[self._stop]}
+        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": reason}
         payload = {
             "id": reply_id(self._start.id),
             "object": "chat.completion",
@@ -359,6 +360,11 @@ class Collected:
             return {"id": call_id, "type": "custom", "custom": {"name": start.name, "input": given}}
         function = {"name": start.name, "arguments": arguments or "{}"}
         return {"id": call_id, "type": "function", "function": function}
+
+
+def finish_of(reason: StopReason, *, refused: bool) -> str:
+    """The word for why a reply ended. A model that says why it refuses has said all: its words tell of the refusal."""
+    return FINISH[StopReason.END if refused and reason is StopReason.REFUSAL else reason]
 
 
 def reply_id(told: str) -> str:

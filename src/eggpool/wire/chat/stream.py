@@ -14,9 +14,9 @@ from eggpool.wire import bridge, fields, sse
 from eggpool.wire.chat.passing import KEEPALIVE, told_failure, write_error_event
 from eggpool.wire.chat.reply import (
     COMPLETION,
-    FINISH,
     Reader,
     call_id_of,
+    finish_of,
     reply_id,
     usage_events,
     write_usage,
@@ -102,7 +102,7 @@ class StreamReader:
 class StreamWriter:
     """Writes a stream for a client of this dialect: role first, finish and usage last, then the end marker."""
 
-    __slots__ = ("_after", "_before", "_calls", "_custom", "_echo", "_start", "_stop", "_usage")
+    __slots__ = ("_after", "_before", "_calls", "_custom", "_echo", "_refused", "_start", "_stop", "_usage")
 
     def __init__(self, echo: Echo) -> None:
         self._echo = echo
@@ -113,6 +113,7 @@ class StreamWriter:
         self._calls: dict[int, int] = {}  # block -> place among the calls
         self._custom: dict[int, bridge.Unwrapper | None] = {}  # blocks of custom tools
         self._stop = StopReason.END
+        self._refused = False
         self._usage: TokenUsage | None = None
 
     def write(self, event: Event) -> bytes:
@@ -129,6 +130,7 @@ class StreamWriter:
             case ToolCallStart():
                 return self._call_start(event)
             case RefusalDelta():
+                self._refused = True
                 return self._delta(b'"refusal":' + _encode(event.text))
             case Start():
                 return self._begin(event)
@@ -199,7 +201,7 @@ class StreamWriter:
 
     def _end(self) -> bytes:
         begun = b"" if self._before else self._begin(self._start)
-        finish = _encode(FINISH[self._stop])
+        finish = _encode(finish_of(self._stop, refused=self._refused))
         tail = b',"usage":null}\n\n' if self._echo.include_usage else b"}\n\n"
         out = begun + self._before + b',"choices":[{"index":0,"delta":{},"finish_reason":' + finish + b"}]" + tail
         if self._echo.include_usage:

@@ -39,6 +39,7 @@ from eggpool.wire.prompt import (
     ToolChoice,
     Turn,
     Written,
+    refuse_forced,
     tools_by_name,
 )
 
@@ -213,6 +214,8 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
     tools = [tool for tool in (_write_tool(tool, lost) for tool in prompt.tools) if tool is not None]
     if tools:
         payload["tools"] = tools
+    else:
+        refuse_forced(prompt)
     choice = _write_choice(prompt, offered=bool(tools))
     if choice is not None:
         payload["tool_choice"] = choice

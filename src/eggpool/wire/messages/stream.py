@@ -57,6 +57,15 @@ _SKIPPED = -1  # stands for the number of a block that no event tells of
 _encode = msgspec.json.Encoder().encode
 
 
+_KINDS = {
+    "text_delta": "text",
+    "input_json_delta": "tool_use",
+    "thinking_delta": "thinking",
+    "signature_delta": "thinking",
+}
+"""The type of block that a type of delta belongs to."""
+
+
 class _Delta(msgspec.Struct):
     type: str = ""
     text: str | None = None
@@ -83,9 +92,10 @@ _EVENT = msgspec.json.Decoder(_Told, strict=False)
 class StreamReader:
     """Turns a stream's events into those of the pivot."""
 
-    __slots__ = ("_ended", "_inputs", "_next", "_numbers", "_usage")
+    __slots__ = ("_ended", "_inputs", "_kinds", "_next", "_numbers", "_usage")
 
     def __init__(self) -> None:
+        self._kinds: dict[int, str] = {}  # index of an open block -> the type of delta that belongs to it
         self._numbers: dict[int, int] = {}  # the provider's index of an open block -> its number
         self._inputs: dict[int, str] = {}  # index of a call -> arguments that came with its beginning
         self._next = 0
@@ -126,10 +136,18 @@ class StreamReader:
 
     def _delta(self, index: int, delta: _Delta) -> list[Event]:
         number = self._numbers.get(index)
+        if number == _SKIPPED:
+            return []
+        kind, known = _KINDS.get(delta.type), self._kinds.get(index)
+        if number is not None and known is not None and kind not in (None, known):
+            # Some providers put thoughts into blocks of text; what is of another kind is a block of its own.
+            return self._close(index) + self._delta(index, delta)
+        if kind == "tool_use" and known != kind:
+            raise WireError("The provider's reply has arguments without a call.")
         if number is None:
             number = self._number(index)
-        elif number == _SKIPPED:
-            return []
+        if kind is not None:
+            self._kinds[index] = kind
         match delta.type:
             case "text_delta":
                 return [TextDelta(number, delta.text)] if delta.text else []
@@ -150,6 +168,7 @@ class StreamReader:
     def _begin(self, index: int, part: Part) -> list[Event]:
         """A block begins. What has content gets its number at once, the others with their first content."""
         found = self._close(index)
+        self._kinds[index] = part.type
         if part.type == "tool_use":
             arguments = input_of(part)
             if arguments:
@@ -170,6 +189,7 @@ class StreamReader:
 
     def _close(self, index: int) -> list[Event]:
         number = self._numbers.pop(index, _SKIPPED)
+        self._kinds.pop(index, None)
         if number == _SKIPPED:
             return []
         arguments = self._inputs.pop(index, None)

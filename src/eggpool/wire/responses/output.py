@@ -81,20 +81,19 @@ class TextItem:
 
 
 class ThoughtItem:
-    """Thoughts: parts of a summary, or one text, and what their maker wants back."""
+    """Thoughts, and what their maker wants back.
+
+    They are always parts of a summary: nowhere else do agents look for them, and nothing else do they all send back.
+    """
 
     def __init__(self, item_id: str, place: int) -> None:
         self.id = item_id
         self.place = place
         self.summary: dict[int, list[str]] = {}  # by the maker's number; counted here as they came
-        self.pieces: list[str] = []
         self.sealed: str | None = None
 
-    def add(self, event: ThinkingDelta, *, summary: bool) -> int | None:
-        """Take a piece; give the place of its part in the summary, None when it is the text's."""
-        if not summary:
-            self.pieces.append(event.text)
-            return None
+    def add(self, event: ThinkingDelta) -> int:
+        """Take a piece; give the place of its part in the summary."""
         part = event.part if event.summary else 0
         self.summary.setdefault(part, []).append(event.text)
         return list(self.summary).index(part)
@@ -103,9 +102,9 @@ class ThoughtItem:
         """Take what their maker wants back."""
         self.sealed = event.encrypted or seals.lent(event.signature, event.redacted)
 
-    def part_text(self, part: int | None) -> str:
-        """A part of the summary, or the text, as it stands."""
-        return "".join(self.pieces if part is None else list(self.summary.values())[part])
+    def part_text(self, part: int) -> str:
+        """A part of the summary as it stands."""
+        return "".join(list(self.summary.values())[part])
 
     def item(self, status: Status) -> Json:
         """The item, whole or just begun."""
@@ -113,8 +112,6 @@ class ThoughtItem:
         if status == "in_progress":
             return item
         item["summary"] = [{"type": "summary_text", "text": "".join(pieces)} for pieces in self.summary.values()]
-        if self.pieces:
-            item["content"] = [{"type": "reasoning_text", "text": "".join(self.pieces)}]
         if self.sealed is not None:
             item["encrypted_content"] = self.sealed
         return item
@@ -180,12 +177,6 @@ class Output:
         self._stop = StopReason.END
         self._failure: Failed | None = None
         self._ended = False
-        told = echo.fields.get("reasoning")
-        asked = {} if told is None else fields.decode_object(bytes(told))
-        # Clients look for thoughts in a summary when they asked for one, and keep nothing else of them to send it back.
-        self._summarised = echo.replays_thoughts or any(
-            asked.get(name) is not None for name in ("summary", "generate_summary")
-        )
 
     def take(self, event: Event) -> None:
         """The next event."""
@@ -250,8 +241,8 @@ class Output:
         """The blocks that have begun and not ended."""
         return sorted(self._open)
 
-    def grow(self, item: OutputItem, event: Beginning) -> int | None:
-        """Add an event to its item; give the place of its part in a summary, where it belongs to one."""
+    def grow(self, item: OutputItem, event: Beginning) -> int:
+        """Add an event to its item; give the place of its part, where that has several."""
         match item, event:
             case TextItem(), TextDelta():
                 item.pieces.append(event.text)
@@ -260,10 +251,10 @@ class Output:
             case TextItem(), RefusalDelta():
                 item.pieces.append(event.text)
             case ThoughtItem(), ThinkingDelta():
-                return item.add(event, summary=event.summary or self._summarised)
+                return item.add(event)
             case ThoughtItem(), ThinkingSealed():
                 item.seal(event)
-        return None
+        return 0
 
     @property
     def status(self) -> str:

@@ -7,7 +7,7 @@ of tools (`namespace`) what Codex sends.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -167,7 +167,7 @@ _RECORDS = frozenset(
 )  # fmt: skip
 
 
-def looks_like_responses(members: Mapping[str, msgspec.Raw]) -> bool:
+def looks_like_responses(members: Container[str]) -> bool:
     """Whether a body with these members is a Responses request, whatever path it came on: Cursor sends such ones."""
     return "input" in members and "messages" not in members
 
@@ -213,8 +213,7 @@ def echo_of(prompt: Prompt, body: bytes) -> Echo:
     members = read_members(body)
     told = {name: _again(members[name]) for name in ECHOED if name in members and is_told(members[name])}
     fields = {name: raw for name, raw in told.items() if raw is not None}
-    replays = SEALED_THOUGHTS in (decode(members, "include", _INCLUDE) or ())
-    return Echo(model=prompt.model, replays_thoughts=replays, tools=tools_by_name(prompt), fields=fields)
+    return Echo(model=prompt.model, tools=tools_by_name(prompt), fields=fields)
 
 
 def _again(raw: msgspec.Raw) -> msgspec.Raw | None:

@@ -29,6 +29,7 @@ from eggpool.wire.prompt import (
     ToolResult,
     Turn,
     Written,
+    refuse_forced,
     tools_by_name,
 )
 from eggpool.wire.reasoning import effort_of
@@ -75,6 +76,8 @@ def write_request(prompt: Prompt, *, output_limit: int | None = None) -> Written
         payload["tools"] = tools
         if prompt.parallel_tools is not None:
             payload["parallel_tool_calls"] = prompt.parallel_tools
+    else:
+        refuse_forced(prompt)
     if prompt.tool_choice is not None and (tools or prompt.tool_choice.server):
         payload["tool_choice"] = _write_choice(prompt.tool_choice, prompt)
     if prompt.max_output_tokens is not None:

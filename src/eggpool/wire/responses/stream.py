@@ -200,7 +200,7 @@ class StreamWriter:
         self._number = 0  # of the next event
         self._begun = False
         self._lines: dict[int, _Line] = {}  # by block
-        self._part: int | None = None  # of the summary, the one that is open
+        self._part = 0  # of a summary, the one that is open
 
     def write(self, event: Event) -> bytes:
         """What the client gets of an event."""
@@ -297,22 +297,20 @@ class StreamWriter:
             if line is not None:
                 out += self._end_part(item)
             out += self._begin_part(item, part)
-            kind = "reasoning_text" if part is None else "reasoning_summary_text"
-            line = self._lines[event.block] = _line(f"response.{kind}.delta", _at(item) | _index(part))
+            at = _at(item) | {"summary_index": part}
+            line = self._lines[event.block] = _line("response.reasoning_summary_text.delta", at)
         return out + self._delta(line, event.text)
 
-    def _begin_part(self, item: ThoughtItem, part: int | None) -> bytes:
+    def _begin_part(self, item: ThoughtItem, part: int) -> bytes:
         self._part = part
-        kind, shape = _part(part)
-        return self._event(f"response.{kind}.added", **_at(item), **_index(part), part=shape | {"text": ""})
+        shape = {"type": "summary_text", "text": ""}
+        return self._event("response.reasoning_summary_part.added", **_at(item), summary_index=part, part=shape)
 
     def _end_part(self, item: ThoughtItem) -> bytes:
-        part, text = self._part, item.part_text(self._part)
-        kind, shape = _part(part)
-        at = _at(item) | _index(part)
-        done = "response.reasoning_text.done" if part is None else "response.reasoning_summary_text.done"
-        return self._event(done, **at, text=text) + self._event(
-            f"response.{kind}.done", **at, part=shape | {"text": text}
+        text = item.part_text(self._part)
+        at = _at(item) | {"summary_index": self._part}
+        return self._event("response.reasoning_summary_text.done", **at, text=text) + self._event(
+            "response.reasoning_summary_part.done", **at, part={"type": "summary_text", "text": text}
         )
 
     def _arguments(self, event: ToolCallDelta) -> bytes:
@@ -357,17 +355,6 @@ class StreamWriter:
 
 def _at(item: OutputItem) -> Json:
     return {"item_id": item.id, "output_index": item.place}
-
-
-def _index(part: int | None) -> Json:
-    return {"content_index": 0} if part is None else {"summary_index": part}
-
-
-def _part(part: int | None) -> tuple[str, Json]:
-    """How a part of thoughts is announced, and its shape."""
-    if part is None:
-        return "content_part", {"type": "reasoning_text"}
-    return "reasoning_summary_part", {"type": "summary_text"}
 
 
 def _line(kind: str, members: Json) -> _Line:
