@@ -1,8 +1,8 @@
 """The provider that is measured against: as cheap as it can be, so that its core is never what is waited for.
 
 A process of its own. It speaks Chat Completions, and Messages at paths that end so. The model's name says what is
-answered: `plain` is a JSON reply, `stream-N-G` a streamed one of N events, one every G milliseconds, or all at once when
-G is 0. Events carry the instant of their sending.
+answered: `plain` is a JSON reply, `stream-N-G` a streamed one of N events, one every G milliseconds, or all at once
+when G is 0. Events carry the instant of their sending.
 Run it with `python -m bench.upstream ADDRESS`; it prints its port.
 """
 
