@@ -31,6 +31,11 @@ def small(model: str, *, stream: bool) -> list[bytes]:
     return [_small(model, number, stream=stream) for number in range(SMALL_BODIES)]
 
 
+def small_messages(model: str) -> list[bytes]:
+    """The short questions in the Messages dialect, to be answered in a stream."""
+    return [_small_messages(model, number) for number in range(SMALL_BODIES)]
+
+
 def large(model: str) -> list[bytes]:
     """Whole conversations of an agent: system prompt, tools, turns full of code and tool results; streamed."""
     return [_large(model, number) for number in range(LARGE_BODIES)]
@@ -49,6 +54,18 @@ def _small(model: str, number: int, *, stream: bool) -> bytes:
     }
     if stream:
         request |= _streamed(number)
+    return _filled(request, chance, SMALL_BYTES)
+
+
+def _small_messages(model: str, number: int) -> bytes:
+    chance = random.Random(number)
+    request: dict[str, object] = {
+        "model": model,
+        "system": f"You are a careful assistant. Session {chance.getrandbits(64):x}.",
+        "messages": [{"role": "user", "content": ""}],
+        "max_tokens": chance.randrange(256, 4096),
+        "stream": True,
+    }
     return _filled(request, chance, SMALL_BYTES)
 
 

@@ -31,6 +31,8 @@ CASES = (
     Case("burst", "stream", 16, 7, 8),
     Case("paced", "event", PACED_STREAMS, 2.2, 2.8),
     Case("large", "request", 8, 3.5, 4.5),
+    Case("translated", "event", PACED_STREAMS, 4, 6),  # Messages, of a provider that speaks Chat Completions
+    Case("reversed", "event", PACED_STREAMS, 4, 6),  # and the other way round
 )
 
 
@@ -111,7 +113,8 @@ class Books:
 def run(lab: Lab, case: Case, runs: int, seconds: float) -> CaseResult:
     """Measure a case: all proxies in turn, so many times, then the books."""
     paced = case.name == "paced"
-    with lab.proxies(direct=paced) as proxies:
+    protocol = "anthropic" if case.name == "reversed" else "openai"
+    with lab.proxies(direct=paced, protocol=protocol) as proxies:
         pool = proxies[-1]
         if not isinstance(pool, Pool) or pool.process is None:
             raise BenchError("the pool is the last of the proxies")
@@ -119,7 +122,7 @@ def run(lab: Lab, case: Case, runs: int, seconds: float) -> CaseResult:
         sent = {proxy.name: Sent() for proxy in proxies}
         idle_rss_mb = pool.process.rss_mb()
         for proxy in proxies:
-            if not paced:
+            if case.unit != "event":
                 sent[proxy.name].add(lab.closed(proxy, case.name, case.connections, WARM_UP_S, own=True).told)
         samples: dict[str, list[Sample]] = {proxy.name: [] for proxy in proxies}
         for _ in range(runs):
@@ -146,8 +149,8 @@ def run(lab: Lab, case: Case, runs: int, seconds: float) -> CaseResult:
 
 
 def _measure(lab: Lab, case: Case, proxy: Proxy, seconds: float) -> Sample:
-    if case.name == "paced":
-        return lab.streams(proxy, "paced", case.connections)
+    if case.unit == "event":
+        return lab.streams(proxy, case.name, case.connections)
     return lab.closed(proxy, case.name, case.connections, seconds)
 
 

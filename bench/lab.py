@@ -95,8 +95,8 @@ class Lab:
         return path
 
     @contextmanager
-    def proxies(self, *, direct: bool = False) -> Iterator[list[Proxy]]:
-        """The proxies of a case, all running, the pool last. Ends them."""
+    def proxies(self, *, direct: bool = False, protocol: str = "openai") -> Iterator[list[Proxy]]:
+        """The proxies of a case, all running, the pool last; its provider speaks `protocol`. Ends them."""
         with ExitStack() as stack:
             found: list[Proxy] = []
 
@@ -111,7 +111,7 @@ class Lab:
                 keep(Nginx(self.nginx, self.upstream, self.folder(), self.proxy_core))
             if self.peer is not None:
                 keep(Peer(self.peer, self.upstream, self.folder(), self.proxy_core))
-            keep(Pool(self.upstream, self.folder(), self.proxy_core)).wait()
+            keep(Pool(self.upstream, self.folder(), self.proxy_core, protocol)).wait()
             yield found
 
     def closed(self, proxy: Proxy, kind: str, connections: int, seconds: float, *, own: bool = False) -> Sample:

@@ -22,7 +22,7 @@ from typing import cast
 import uvloop
 
 from bench import bodies
-from bench.upstream import LAST, SENT
+from bench.upstream import LAST, LAST_OF_MESSAGES, OUTPUT_TOKENS, SENT
 
 TIMEOUT_S = 60.0
 STAGGER_S = 0.0068  # between the starts of paced streams: not a fraction of 20 ms, so their events do not meet
@@ -35,9 +35,16 @@ MODEL_OF = {
     "small": "plain",
     "burst": "stream-200-0",
     "paced": "stream-200-20",
+    "translated": "stream-200-20",
+    "reversed": "stream-200-20",
     "long": "stream-200-50",
     "large": "stream-200-0",
 }
+
+MESSAGES = frozenset({"translated"})
+"""What is asked in the Messages dialect; all else is Chat Completions."""
+
+EVENTS = OUTPUT_TOKENS  # of a paced stream, a token each
 
 
 class Client(asyncio.Protocol):
@@ -106,7 +113,7 @@ class Client(asyncio.Protocol):
                 self._latencies.append(now - int(match[1]))
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
         if self._tail.endswith(_END_OF_CHUNKS):
-            self._end(self._ok and LAST in self._tail)
+            self._end(self._ok and (LAST in self._tail or LAST_OF_MESSAGES.rstrip() in self._tail))
 
     def _end(self, ok: bool) -> None:
         self._busy = False
@@ -116,13 +123,13 @@ class Client(asyncio.Protocol):
 class Requests:
     """Ready-made requests, handed out in turn."""
 
-    def __init__(self, port: int, prepared: list[bytes]) -> None:
+    def __init__(self, port: int, prepared: list[bytes], path: str = "/v1/chat/completions") -> None:
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nauthorization: Bearer %s\r\n"
+            "POST %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nauthorization: Bearer %s\r\n"
             "content-type: application/json\r\naccept: */*\r\nuser-agent: eggpool-bench\r\ncontent-length: %d\r\n\r\n"
         )
         key = os.environ["BENCH_KEY"]
-        self._all = [(head % (port, key, len(body))).encode() + body for body in prepared]
+        self._all = [(head % (path, port, key, len(body))).encode() + body for body in prepared]
         self._next = 0
 
     def next(self) -> bytes:
@@ -163,7 +170,7 @@ async def closed(port: int, kind: str, connections: int, seconds: float) -> dict
 async def paced(port: int, streams: int, kind: str = "paced") -> dict[str, object]:
     """Streams that begin one after the other; how late each event comes, in microseconds."""
     loop = asyncio.get_running_loop()
-    requests = Requests(port, prepared(kind))
+    requests = Requests(port, prepared(kind), "/v1/messages" if kind in MESSAGES else "/v1/chat/completions")
     finished: asyncio.Future[None] = loop.create_future()
     latencies: list[int] = []
     firsts: list[int] = []
@@ -187,7 +194,7 @@ async def paced(port: int, streams: int, kind: str = "paced") -> dict[str, objec
         "completed": good,
         "failed": bad,
         "cut": 0,
-        "events": len(latencies),
+        "events": len(latencies) or good * EVENTS,  # a translation has no word for the instant of sending
         "p50_us": percentile(latencies, 50) / 1000,
         "p99_us": percentile(latencies, 99) / 1000,
         "first_p50_us": percentile(firsts, 50) / 1000,
@@ -198,6 +205,11 @@ async def paced(port: int, streams: int, kind: str = "paced") -> dict[str, objec
 async def long(port: int, streams: int) -> dict[str, object]:
     """The same with streams of ten seconds."""
     return await paced(port, streams, "long")
+
+
+async def translated(port: int, streams: int) -> dict[str, object]:
+    """Paced streams in the Messages dialect."""
+    return await paced(port, streams, "translated")
 
 
 async def first(port: int, count: int) -> dict[str, object]:
@@ -266,6 +278,8 @@ async def hold(port: int, streams: int) -> dict[str, object]:
 def prepared(kind: str) -> list[bytes]:
     """The bodies of a case."""
     model = MODEL_OF[kind]
+    if kind in MESSAGES:
+        return bodies.small_messages(model)
     return bodies.large(model) if kind == "large" else bodies.small(model, stream=model != "plain")
 
 
@@ -281,6 +295,16 @@ async def _connect(port: int, client: Client) -> Client:
     return client
 
 
+MODES = {
+    "paced": paced,
+    "translated": translated,
+    "reversed": paced,
+    "long": long,
+    "first": first,
+    "hold": hold,
+}
+
+
 async def main(mode: str, port: int, *rest: str) -> None:
     """Do what the arguments say and print the result."""
     gc.collect()
@@ -288,7 +312,7 @@ async def main(mode: str, port: int, *rest: str) -> None:
     if mode == "closed":
         result = await closed(port, rest[0], int(rest[1]), float(rest[2]))
     else:
-        result = await {"paced": paced, "long": long, "first": first, "hold": hold}[mode](port, int(rest[0]))
+        result = await MODES[mode](port, int(rest[0]))
     print(json.dumps(result), flush=True)
 
 

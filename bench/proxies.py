@@ -72,11 +72,11 @@ class Nginx:
 class Pool:
     """EggPool as a user starts it. `folder` keeps its books from one start to the next."""
 
-    def __init__(self, upstream: Place, folder: Path, core: int) -> None:
+    def __init__(self, upstream: Place, folder: Path, core: int, protocol: str = "openai") -> None:
         self.name = "eggpool"
         self.place = _free_place()
         config = folder / "config.toml"
-        config.write_text(_configuration(self.place.port, upstream, folder / "usage.sqlite3"))
+        config.write_text(_configuration(self.place.port, upstream, folder / "usage.sqlite3", protocol))
         with (folder / "eggpool.log").open("ab") as log:
             self.process: Process | None = Process([*eggpool(), "--config", str(config), "serve"], core, errors=log)
 
@@ -168,7 +168,7 @@ def _wait_for_answer(proxy: Proxy, timeout_s: float) -> None:
         raise
 
 
-def _configuration(port: int, upstream: Place, database: Path) -> str:
+def _configuration(port: int, upstream: Place, database: Path, protocol: str) -> str:
     text = f"""
         [server]
         port = {port}
@@ -180,6 +180,7 @@ def _configuration(port: int, upstream: Place, database: Path) -> str:
         [providers.bench]
         id = "bench"
         base_url = "http://{upstream.name}:{upstream.port}/v1"
+        protocols = ["{protocol}"]
     """
     for name in ACCOUNTS:
         text += f"""

@@ -59,7 +59,7 @@ def table(results: list[CaseResult], budgets: list[Budget]) -> str:
     lines: list[str] = []
     if results:
         peer = any("peer" in result.cpu_us for result in results)
-        head = f"{'case':<6}{'per':<9}{'nginx µs':<20}{'eggpool µs':<20}{'ratio':>6}{'target':>7}{'limit':>6}  budget"
+        head = f"{'case':<11}{'per':<9}{'nginx µs':<20}{'eggpool µs':<20}{'ratio':>6}{'target':>7}{'limit':>6}  budget"
         lines += [head + "     peer µs" if peer else head, ""]
         lines += [_case_line(result) for result in results]
         lines.append("")
@@ -103,7 +103,7 @@ def to_json(setting: Setting, results: list[CaseResult], budgets: list[Budget], 
 def _case_line(result: CaseResult) -> str:
     case, multiple = result.case, ratio(result)
     line = (
-        f"{case.name:<6}{case.unit:<9}{_spread(result.cpu_us.get('nginx')):<20}"
+        f"{case.name:<11}{case.unit:<9}{_spread(result.cpu_us.get('nginx')):<20}"
         f"{_spread(result.cpu_us.get('eggpool')):<20}{'-' if multiple is None else f'{multiple:g}':>6}"
         f"{case.target:>7g}{case.limit:>6g}  {verdict(result):<9}"
     )

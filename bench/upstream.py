@@ -1,7 +1,8 @@
 """The provider that is measured against: as cheap as it can be, so that its core is never what is waited for.
 
-A process of its own. The model's name says what is answered: `plain` is a JSON reply, `stream-N-G` a streamed one of
-N events, one every G milliseconds, or all at once when G is 0. Events carry the instant of their sending.
+A process of its own. It speaks Chat Completions, and Messages at paths that end so. The model's name says what is
+answered: `plain` is a JSON reply, `stream-N-G` a streamed one of N events, one every G milliseconds, or all at once
+when G is 0. Events carry the instant of their sending.
 Run it with `python -m bench.upstream ADDRESS`; it prints its port.
 """
 
@@ -42,6 +43,23 @@ _USAGE = (
     b'"usage":{"prompt_tokens":1200,"completion_tokens":%d,"total_tokens":%d,'
     b'"prompt_tokens_details":{"cached_tokens":1024}}'
 )
+_MESSAGES_START = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_0123456789","type":"message",'
+    b'"role":"assistant","model":"%s","content":[],"stop_reason":null,"stop_sequence":null,'
+    b'"usage":{"input_tokens":176,"cache_read_input_tokens":1024,"cache_creation_input_tokens":0,"output_tokens":1}}}\n\n'
+    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
+    b'"content_block":{"type":"text","text":""}}\n\n'
+)
+_MESSAGES_DELTA = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"sent_ns":%d,'
+    b'"delta":{"type":"text_delta","text":"%s"}}\n\n'
+)
+_MESSAGES_END = (
+    b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},'
+    b'"usage":{"output_tokens":%d}}\n\n' % OUTPUT_TOKENS
+)
+LAST_OF_MESSAGES = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _USAGE_BLOCK = _USAGE % (OUTPUT_TOKENS, 1_200 + OUTPUT_TOKENS)
 _USAGE_EVENT = (
     b'data: {"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1790000000,"model":"%s",'
@@ -55,6 +73,12 @@ def event(model: bytes, number: int, *, last: bool, tells_usage: bool) -> bytes:
     finish = b'"stop"' if last else b"null"
     usage = b',"usage":null' if tells_usage else b""
     return _EVENT % (model, time.monotonic_ns(), role, _TEXTS[number % len(_TEXTS)], finish, usage)
+
+
+def messages_event(model: bytes, number: int) -> bytes:
+    """One event of the Messages dialect; the first one with what stands before it."""
+    delta = _MESSAGES_DELTA % (time.monotonic_ns(), _TEXTS[number % len(_TEXTS)])
+    return _MESSAGES_START % model + delta if number == 0 else delta
 
 
 def _chunk(data: bytes) -> bytes:
@@ -75,6 +99,15 @@ def _plain_reply() -> bytes:
     )
 
 
+def _plain_message() -> bytes:
+    body = (
+        b'{"id":"msg_0123456789","type":"message","role":"assistant","model":"plain",'
+        b'"content":[{"type":"text","text":"The answer."}],"stop_reason":"end_turn","stop_sequence":null,'
+        b'"usage":{"input_tokens":1200,"output_tokens":%d}}' % OUTPUT_TOKENS
+    )
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
 def _models_reply() -> bytes:
     names = [*MODELS, *(f"another-model-{number}" for number in range(KNOWN_MODELS - len(MODELS)))]
     entries = [{"id": name, "object": "model", "created": 1790000000, "owned_by": "bench"} for name in names]
@@ -83,6 +116,7 @@ def _models_reply() -> bytes:
 
 
 PLAIN = _plain_reply()
+PLAIN_MESSAGE = _plain_message()
 MODEL_LIST = _models_reply()
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 
@@ -99,7 +133,7 @@ class Connection(asyncio.Protocol):
         self._model = b""
         self._events = self._number = 0
         self._gap_s = self._began = 0.0
-        self._tells_usage = False
+        self._tells_usage = self._messages = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back."""
@@ -146,8 +180,9 @@ class Connection(asyncio.Protocol):
             return
         found = _MODEL.search(request) or _MODEL.search(request.replace(b"\\", b""))
         model = found[1] if found else b"plain"
+        self._messages = b"/messages " in request[: request.find(b"\r\n")]
         if not model.startswith(b"stream-"):
-            self._transport.write(PLAIN)
+            self._transport.write(PLAIN_MESSAGE if self._messages else PLAIN)
             return
         _, events, gap_ms = model.split(b"-")
         self._model, self._events, self._gap_s = model, int(events), int(gap_ms) / 1000
@@ -173,6 +208,9 @@ class Connection(asyncio.Protocol):
     def _piece(self, number: int) -> bytes:
         """An event in a chunk of its own, as providers send them; with the last one, what follows it."""
         last = number == self._events - 1
+        if self._messages:
+            piece = _chunk(messages_event(self._model, number))
+            return piece + _chunk(_MESSAGES_END) + _chunk(LAST_OF_MESSAGES) + b"0\r\n\r\n" if last else piece
         piece = _chunk(event(self._model, number, last=last, tells_usage=self._tells_usage))
         if not last:
             return piece

@@ -470,6 +470,21 @@ def test_the_line_says_what_the_windows_say(quota: Quota, waits: list[int]) -> N
         assert quota.exhausted(now_ms) == any((one.used_share or 0) >= 1 for one in sure)
 
 
+@given(histories(), st.lists(st.tuples(st.integers(0, DAY), st.integers(0, 600)), min_size=1, max_size=8))
+def test_spending_between_readings_moves_the_line(quota: Quota, steps: list[tuple[int, int]]) -> None:
+    """A line that was read before says after more spending what one says that is made anew."""
+    now_ms = NOW
+    for wait, amount in steps:
+        now_ms += wait
+        quota.pressure(now_ms)
+        quota.settle(quota.reserve(tokens(7), now_ms), tokens(amount), now_ms)
+        anew = Quota()
+        anew.windows, anew.per_model = quota.windows, quota.per_model
+        assert quota.pressure(now_ms) == pytest.approx(anew.pressure(now_ms))
+        assert quota.exhausted(now_ms) == anew.exhausted(now_ms)
+        assert quota.refusal(now_ms) == anew.refusal(now_ms)
+
+
 # --- forecast -----------------------------------------------------------------------------------------------------
 
 

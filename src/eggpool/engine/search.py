@@ -41,8 +41,8 @@ class Search:
         "_in_vain",
         "_inbound",
         "_input_tokens",
+        "_max_wait_s",
         "_offers",
-        "_patient_until",
         "_place",
         "_plans",
         "_pool",
@@ -64,8 +64,7 @@ class Search:
         self._inbound = inbound
         self._offers = pool.offers_of(inbound.model)
         self._ceiling = routing.max_retries_before_stream
-        wait_s = routing.max_wait_ms / 1000 or (IMPATIENT_WAIT_S if inbound.gives_up_at_429 else 0.0)
-        self._patient_until = inbound.arrived + wait_s
+        self._max_wait_s = routing.max_wait_ms / 1000
         self._tries = 0
         self._tried: set[tuple[AccountLabel, str]] = set()  # that are not to be tried again
         self._in_vain: set[tuple[AccountLabel, str, Dialect | None]] = set()  # asked in vain in this dialect
@@ -197,7 +196,9 @@ class Search:
 
         One that was tried and rests since, for as long as it said itself, may then be tried again.
         """
-        left_s = self._patient_until - self._pool.clock.now()
+        inbound = self._inbound
+        patience_s = self._max_wait_s or (IMPATIENT_WAIT_S if inbound.gives_up_at_429 else 0.0)
+        left_s = inbound.arrived + patience_s - self._pool.clock.now()
         if left_s <= 0 or not self._may_go_on():
             return False
         plans = [self._plan(offer, everybody=True) for offer in self._offers]

@@ -219,8 +219,11 @@ class Window:
 
     def add(self, amount: int, began_ms: int, now_ms: int) -> None:
         """Count what was finished by a request that began at `began_ms`, in the window's unit."""
-        self.move(now_ms)
         kind = self.spec.kind
+        if kind is not _ROLLING and self.starts_ms <= now_ms < self.ends_ms and not self.told:
+            self._own += min(amount, LARGEST - self._own)  # as nearly always: the period goes on
+            return
+        self.move(now_ms)
         if kind is _ROLLING:
             bucket = min(began_ms, now_ms) // self._width_ms
             if bucket < self._newest - BUCKETS:

@@ -18,6 +18,7 @@ from eggpool.errors import HostNotAllowed, Unauthorized
 Headers = Sequence[tuple[bytes, bytes]]
 
 DEFAULT_CLIENT = "default"
+_SHA256 = hashlib.sha256()  # copied, because to look the algorithm up costs more than to use it
 
 
 class Access:
@@ -96,7 +97,9 @@ def presented_key(headers: Headers) -> bytes | None:
 
 
 def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+    hashed = _SHA256.copy()
+    hashed.update(key)
+    return hashed.digest()
 
 
 def _first(headers: Headers, wanted: bytes) -> bytes:

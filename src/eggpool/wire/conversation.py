@@ -46,7 +46,7 @@ FIELDS = ("session_id", "conversation_id", "thread_id", "chat_id")
 
 _RANKS = {name: rank for rank, name in enumerate(HEADERS)}
 _TELLING = frozenset({*HEADERS, AGENT_HEADER})
-_NAMING = frozenset({"metadata", "conversation", *FIELDS})
+_NAMING = frozenset({"metadata", "conversation", "prompt_cache_key", "previous_response_id", *FIELDS})
 _SESSION_OF_USER = re.compile(r"_session_([0-9A-Za-z-]{8,128})\Z")  # user_<hash>_account_<id>_session_<id>
 _ONE_OF_ITS_KIND = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-|(?=[A-Za-z]{0,15}[0-9])[0-9A-Za-z]{16}")
 
@@ -64,16 +64,17 @@ def conversation_key(client: str, headers: Iterable[tuple[bytes, bytes]], envelo
         return _key(client, model, (b"header", named, agent))
     if envelope is None:
         return None
-    # Most bodies have none of these fields, which is seen at once.
-    field = None if _NAMING.isdisjoint(envelope.places) else _in_fields(envelope)
-    if field is not None:
-        return _key(client, model, (b"field", field.encode("utf-8", "surrogatepass"), agent))
-    group = _text_at(envelope, "prompt_cache_key") or ""
-    if group and _ONE_OF_ITS_KIND.search(group):
-        return _key(client, model, (b"field", group.encode("utf-8", "surrogatepass"), agent))
-    if _text_at(envelope, "previous_response_id"):
-        # Such a body holds the newest turn only; what comes before it is at the account that made it.
-        return None
+    group = ""
+    if not _NAMING.isdisjoint(envelope.places):  # most bodies have none of these fields, which is seen at once
+        field = _in_fields(envelope)
+        if field is not None:
+            return _key(client, model, (b"field", field.encode("utf-8", "surrogatepass"), agent))
+        group = _text_at(envelope, "prompt_cache_key") or ""
+        if _ONE_OF_ITS_KIND.search(group):
+            return _key(client, model, (b"field", group.encode("utf-8", "surrogatepass"), agent))
+        if _text_at(envelope, "previous_response_id"):
+            # Such a body holds the newest turn only; what comes before it is at the account that made it.
+            return None
     opening = leading.opening(envelope)
     if not opening:
         return None
