@@ -56,6 +56,7 @@ DEADLINE_S = 6.0  # for a provider that says nothing at all
 QUIET_MS = 200  # after which a client gets a sign of life
 CHAOS_EVERY_S = 5.0
 MEMORY_GROWTH = 1.25  # against the end of the first quarter
+CONVERSATIONS = 500  # soon all are known: what the pool remembers of them is bounded, but its bound is far away
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda")
 
 Dialect = Literal["chat", "messages", "responses"]
@@ -143,7 +144,8 @@ class Soak:
             body = msgspec.json.encode(_body(dialect, text, streamed=streamed))
             if rnd.random() < BAD_SHARE:
                 body = body[: rnd.randint(0, len(body) - 1)]
-            async with http.post(url + PATHS[dialect], data=body) as reply:
+            conversation = {"x-eggpool-conversation": str(rnd.randrange(CONVERSATIONS))}
+            async with http.post(url + PATHS[dialect], data=body, headers=conversation) as reply:
                 sent.request_id = reply.headers.get("x-proxy-request-id")
                 if reply.status >= 400:
                     await reply.read()

@@ -45,7 +45,7 @@ COLLECT_AFTER = (10_000, 20, 50)
 would have it look at every second request."""
 
 
-KEPT_FREE_BYTES = 16 * 1024 * 1024
+KEPT_FREE_BYTES = 8 * 1024 * 1024
 """What the allocator keeps of freed memory. It gives everything back by default, and then each large request body costs
 its pages anew: a third of all the time that such a request takes."""
 
