@@ -205,6 +205,10 @@ class Soak:
                 asked = [group.create_task(_who_answers(http, url, body)) for _ in range(accounts)]
             self.sent.extend(Sent("chat", "are you well", "whole") for _ in asked)
             serving.update(account for one in asked if (account := one.result()) is not None)
+            # Who has spent the most is not chosen for a long time: the pool itself says whether it would serve.
+            async with http.get(url + "/api/explain", params={"model": str(body["model"])}) as reply:
+                told = await reply.json()
+            serving.update(one["account"] for one in told["candidates"] if not one["why"]["last_resort"])
             await asyncio.sleep(0.2)
         if len(serving) < accounts:
             self.fault(f"only {sorted(serving)} serve again {HEAL_LIMIT_S:g} s after the faults ended")
