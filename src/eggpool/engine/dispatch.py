@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import math
 from collections.abc import Iterable
 
 from eggpool.config.schema import Config
@@ -21,16 +20,15 @@ from eggpool.engine.inbound import Head, Inbound
 from eggpool.engine.judging import JSON, Answer, Failure, Judge, Relay, told_in_band
 from eggpool.engine.leases import ONE_REQUEST, Lease
 from eggpool.engine.pool import Pool
+from eggpool.engine.refusing import nothing_to_try, raise_again, with_retry_after
 from eggpool.engine.search import Search, estimate_for
 from eggpool.engine.translating import TRANSLATION, Translation, Translator, told_translation
 from eggpool.errors import (
     AllFailed,
-    AllLimited,
     BadRequest,
     CannotServe,
     DeadlinePassed,
     EggPoolError,
-    NotFound,
     RequestRefused,
     StreamCut,
     UpstreamBroken,
@@ -46,7 +44,7 @@ from eggpool.store.ledger import Ledger
 from eggpool.upstream.client import Call, Reply, is_local
 from eggpool.upstream.headers import hide, towards_client, towards_provider, without_dialect
 from eggpool.wire import envelope as envelopes
-from eggpool.wire import forms, provenance, too_long
+from eggpool.wire import forms, provenance
 from eggpool.wire.counting import Content
 from eggpool.wire.dialects import CODECS
 from eggpool.wire.notes import Note
@@ -54,7 +52,6 @@ from eggpool.wire.relay import PlainRelay, StreamRelay
 from eggpool.wire.translation import TranslatedStream
 
 LONGEST_ID = 128  # characters of a provider's name for a request
-MAX_REASONS = 20  # accounts named in an error message
 
 _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
 
@@ -64,8 +61,6 @@ AFTER_THE_END_S = 1.0
 
 ESTIMATED = (b"x-eggpool-estimate", b"true")
 """Stands at a count of tokens that no provider has made."""
-
-_LIMITS = frozenset({Kind.RATE, Kind.PLAN_WINDOW, Kind.BALANCE, Kind.CONCURRENCY})
 
 CANNOT_COUNT = frozenset(Kind) - {Kind.BAD_REQUEST, Kind.PROMPT_TOO_LONG}
 """Failures of a provider's own count after which an estimate is given."""
@@ -289,7 +284,7 @@ class Exchange:
         if failure is None and untold is not None and not search.native_comes_back:
             raise untold
         if failure is None:
-            raise _nothing_to_try(self._inbound, search)
+            raise nothing_to_try(self._inbound, search)
         return self._pass_on(failure, search)
 
     async def _try(self, choice: Choice) -> Answer | Failure:
@@ -441,13 +436,13 @@ class Exchange:
         booking.decided(search)
         back_s = search.retry_after_s
         if failure.head is None and failure.in_band:
-            _raise_again(failure, self._inbound, failure.told_s or back_s)
+            raise_again(failure, self._inbound, failure.told_s or back_s)
         if failure.head is None:
             error, wait_s = DeadlinePassed if failure.kind is Kind.TIMEOUT else AllFailed, failure.told_s or back_s
             raise error(f"No account could answer. The last one failed so: {failure.detail}", retry_after_s=wait_s)
         headers = [*failure.head.headers, (b"content-length", b"%d" % len(failure.body))]
         if failure.head.status == 429:
-            headers = _with_retry_after(headers, failure.told_s, back_s)
+            headers = with_retry_after(headers, failure.told_s, back_s)
         self._held = failure.body
         self._stage = _Stage.REFUSED
         return Head(failure.head.status, headers)
@@ -554,52 +549,6 @@ def _shown_id(reply: Reply, secrets: Iterable[bytes]) -> str | None:
     """The provider's name for the request, as it may be kept."""
     name = reply.request_id
     return None if name is None else hide(name.encode("utf-8", "replace"), secrets).decode()[:LONGEST_ID]
-
-
-def _with_retry_after(
-    headers: list[tuple[bytes, bytes]], told_s: float | None, back_s: float | None
-) -> list[tuple[bytes, bytes]]:
-    """A 429 says when to come back: as its provider said, unless another account is back before that."""
-    told = any(name == b"retry-after" for name, _ in headers)
-    if told and (back_s is None or (told_s is not None and told_s <= back_s + 1.0)):
-        return headers
-    kept = [header for header in headers if header[0] not in (b"retry-after", b"retry-after-ms")]
-    return [*kept, (b"retry-after", b"%d" % max(1, math.ceil(back_s or told_s or 1)))]
-
-
-def _raise_again(failure: Failure, inbound: Inbound, wait_s: float | None) -> None:
-    """Tell what a provider said under a 200 by the status that it should have had; returns where no status is known.
-
-    Clients that give up at a 429 read a limit inside a stream as a reason to wait, so they get none.
-    """
-    if failure.kind is Kind.PROMPT_TOO_LONG:
-        raise BadRequest(too_long.translated(inbound.surface.dialect, failure.detail), code=too_long.CODE)
-    if failure.kind is Kind.BAD_REQUEST:
-        raise BadRequest(failure.detail)
-    if failure.kind in _LIMITS and not inbound.gives_up_at_429:
-        raise AllLimited(failure.detail, retry_after_s=wait_s or 1.0)
-
-
-def _nothing_to_try(inbound: Inbound, search: Search) -> RequestRefused | CannotServe:
-    """Why no account can be tried at all, in words for the client."""
-    dialect, planned = inbound.surface.dialect.value, search.planned
-    if planned is not None and planned.wrong_dialect and inbound.model is None:
-        return NotFound(f"No account speaks the dialect {dialect}.")
-    if planned is not None and planned.wrong_dialect:
-        candidates = [candidate for offer in search.offers for candidate in offer.candidates]
-        spoken = sorted({one.value for candidate in candidates for one in candidate.dialects})
-        return BadRequest(
-            f"The model {inbound.model} is served in the dialect {' and '.join(spoken)} only, and this endpoint speaks "
-            f"{dialect}.",
-            param="model",
-            code="wrong_dialect",
-        )
-    refused = planned.refused if planned is not None else ()
-    reasons = ", ".join(f"{refusal.account}: {refusal.reason}" for refusal in refused[:MAX_REASONS])
-    return AllLimited(
-        f"Every account for this request is at a limit at the moment ({reasons}).",
-        retry_after_s=search.retry_after_s or 1.0,
-    )
 
 
 def set_by_loader(seconds: float | None) -> float:
