@@ -39,7 +39,10 @@ import aiohttp
 import msgspec
 
 from eggpool import scripted
+from eggpool.control.client import ask
+from eggpool.control.protocol import Rest
 from eggpool.domain import ListedModel
+from eggpool.engine.insight import Rested
 from eggpool.scripted import Behaviour, Drop, Play, Reply, Script, ScriptedProvider, Steps
 from eggpool.scripted.received import ReceivedRequest
 
@@ -194,24 +197,29 @@ class Soak:
             self.samples.append((time.monotonic(), *_size(pid)))
             await asyncio.sleep(1.0)
 
-    async def heal(self, http: aiohttp.ClientSession, url: str, accounts: int) -> None:
+    async def heal(self, http: aiohttp.ClientSession, url: str, path: Path, accounts: int) -> None:
         """With all providers well, every account must serve again."""
         self.failing = False
         deadline = time.monotonic() + HEAL_LIMIT_S
         serving: set[str] = set()
+        ready = 0
         while len(serving) < accounts and time.monotonic() < deadline:
             body = _body("chat", "are you well", streamed=False)
             async with asyncio.TaskGroup() as group:
                 asked = [group.create_task(_who_answers(http, url, body)) for _ in range(accounts)]
             self.sent.extend(Sent("chat", "are you well", "whole") for _ in asked)
             serving.update(account for one in asked if (account := one.result()) is not None)
-            # Who has spent the most is not chosen for a long time: the pool itself says whether it would serve.
-            async with http.get(url + "/api/explain", params={"model": str(body["model"])}) as reply:
-                told = await reply.json()
-            serving.update(one["account"] for one in told["candidates"] if not one["why"]["last_resort"])
+            if ready < accounts:
+                ready = await _ready(http, url)
+            if ready == accounts:
+                # Who has spent the most is not chosen for a long time: those that have shown themselves make room.
+                for account in serving:
+                    await asyncio.to_thread(ask, path, Rest(account), Rested)
             await asyncio.sleep(0.2)
         if len(serving) < accounts:
-            self.fault(f"only {sorted(serving)} serve again {HEAL_LIMIT_S:g} s after the faults ended")
+            self.fault(
+                f"only {sorted(serving)} serve again {HEAL_LIMIT_S:g} s after the faults ended, {ready} are ready"
+            )
 
     def check_books(self, path: Path) -> None:
         """What the clients saw and what the books say."""
@@ -385,6 +393,13 @@ async def _who_answers(http: aiohttp.ClientSession, url: str, body: dict[str, ob
         return reply.headers.get("x-eggpool-account") if reply.status == 200 else None
 
 
+async def _ready(http: aiohttp.ClientSession, url: str) -> int:
+    """How many accounts the pool itself takes to be well."""
+    async with http.get(url + "/api/explain", params={"model": MODEL}) as reply:
+        told = await reply.json()
+    return sum(not one["why"]["last_resort"] for one in told["candidates"])
+
+
 def _configuration(providers: list[ScriptedProvider], folder: Path, port: int) -> str:
     text = f'[server]\nport = {port}\napi_key = "{KEY}"\n[database]\npath = "{folder}/usage.sqlite3"\n'
     text += f"[routing]\ndeadline_s = {DEADLINE_S}\n"
@@ -452,7 +467,7 @@ async def _drive(soak: Soak, pid: int, url: str, goes_away: ScriptedProvider, pa
                 group.create_task(soak.worker(http, url))
         watcher.cancel()
         await chaos
-        await soak.heal(http, url, accounts=4)
+        await soak.heal(http, url, path, accounts=4)
 
 
 async def _trouble(soak: Soak, goes_away: ScriptedProvider, path: Path) -> None:
