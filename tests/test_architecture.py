@@ -38,11 +38,8 @@ IMPURE_MODULES = {
 IMPURE_CALLS = {"open", "print", "input", "breakpoint", "now", "today", "utcnow"}
 
 OWNERS: dict[str, set[str]] = {
-    "aiohttp": {"upstream"},
-    "aiohttp_socks": {"upstream"},
     "python_socks": {"upstream"},
-    "multidict": {"upstream"},
-    "yarl": {"upstream"},
+    "aiohappyeyeballs": {"upstream"},
     "starlette": {"web"},
     "jinja2": {"web"},
     "sqlite3": {"store"},
@@ -52,7 +49,7 @@ OWNERS: dict[str, set[str]] = {
     "rich": {"cli"},
     "tomlkit": {"config.edit"},
     "uvicorn": {"engine.server", "engine.connection", "engine.cycle"},
-    "httptools": {"engine.connection"},
+    "httptools": {"engine.connection", "upstream.connection"},
     "uvloop": {"engine.runtime"},
 }
 

@@ -148,7 +148,7 @@ def test_libraries_are_quiet_below_a_warning(lines: Lines) -> None:
     """Debug lines of the HTTP libraries, which may hold headers, are not written; their warnings are, once."""
     lines.configured("DEBUG", "text")
     logging.getLogger("uvicorn.access").info("GET /")
-    logging.getLogger("aiohttp.client").debug("headers")
+    logging.getLogger("uvicorn.error").debug("headers")
     logging.getLogger("uvicorn.error").warning("odd")
     assert lines.getvalue().count("\n") == 1
     assert "odd" in lines.getvalue()

@@ -26,7 +26,7 @@ LONGEST_PATH = 200  # characters of a path that a line shows
 MOST_PATHS = 1000  # whose cleaned form is kept
 
 # Libraries tell at INFO what we tell ourselves, and at DEBUG what may hold headers.
-FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "aiohttp", "asyncio", "httptools")
+FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "asyncio", "httptools")
 
 _HEADER = r"(?i)\b(x-api-key|api[-_]key|(?:proxy-)?authorization|cookie)([\"']?\s*[:=]\s*[\"']?)"
 _GENERIC: tuple[tuple[re.Pattern[str], str], ...] = (

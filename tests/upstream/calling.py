@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
+from tests.helpers.pool import run
 from tests.helpers.upstream import CHAT, CHAT_STREAM
-from yarl import URL
 
 from eggpool.config.schema import Account, Provider, Secret
 from eggpool.domain import AccountLabel
-from eggpool.scripted import ScriptedProvider
+from eggpool.scripted import Behaviour, Script, ScriptedProvider
 from eggpool.upstream.client import Call, Client, Reply
 from eggpool.upstream.target import Target
+from eggpool.upstream.url import Url
 
 CHAT_PATH = "/v1/chat/completions"
+Scenario = Callable[[ScriptedProvider, Client], Awaitable[None]]
+LOOPS = pytest.mark.parametrize("debug", [True, False], ids=["asyncio", "program"])
+
+
+def check(script: Script | Behaviour, scenario: Scenario, *, debug: bool = True) -> None:
+    """Run a scenario with a provider that plays a script; afterwards no connection stands."""
+
+    async def main() -> None:
+        async with ScriptedProvider(default=script) as provider:
+            async with calling() as client:
+                await scenario(provider, client)
+            await provider.wait_for(lambda provider: provider.open_connections == 0)
+
+    run(main, 10, debug=debug)
 
 
 def provider(base_url: str, **fields: Any) -> Provider:
@@ -48,7 +64,7 @@ def call(
     body: bytes | None = None,
     method: str = "POST",
     path: str = CHAT_PATH,
-    headers: list[tuple[str, str]] | None = None,
+    headers: list[tuple[bytes, bytes]] | None = None,
     connect_s: float = 5.0,
     header_s: float | None = 5.0,
     idle_s: float = 5.0,
@@ -57,7 +73,7 @@ def call(
     origin = at if isinstance(at, str) else at.origin
     return Call(
         method=method,
-        url=URL(origin + path, encoded=True),
+        url=Url.parse(origin).at(path),
         headers=headers or [],
         body=body if body is not None or method != "POST" else CHAT_STREAM if stream else CHAT,
         connect_timeout_s=connect_s,

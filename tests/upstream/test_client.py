@@ -6,12 +6,11 @@ import asyncio
 import gzip
 import json
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
 from tests.helpers.pool import run
-from tests.upstream.calling import CHAT_PATH, call, calling, fetched, whole
+from tests.upstream.calling import CHAT_PATH, LOOPS, call, calling, check, fetched, whole
 
 from eggpool.errors import ConnectFailed, UpstreamBroken, UpstreamTimeout
 from eggpool.scripted import (
@@ -41,21 +40,6 @@ from eggpool.scripted import (
 )
 from eggpool.upstream.client import Client, is_local
 from eggpool.upstream.headers import towards_provider
-
-Scenario = Callable[[ScriptedProvider, Client], Awaitable[None]]
-LOOPS = pytest.mark.parametrize("debug", [True, False], ids=["asyncio", "program"])
-
-
-def check(script: Script | Behaviour, scenario: Scenario, *, debug: bool = True) -> None:
-    """Run a scenario with a provider that plays a script; afterwards no connection stands."""
-
-    async def main() -> None:
-        async with ScriptedProvider(default=script) as provider:
-            async with calling() as client:
-                await scenario(provider, client)
-            await provider.wait_for(lambda provider: provider.open_connections == 0)
-
-    run(main, 10, debug=debug)
 
 
 @LOOPS
@@ -88,7 +72,7 @@ def test_a_good_reply(debug: bool) -> None:
 
 def test_what_is_sent() -> None:
     """The path, the query, each header and the body arrive as they were given, and nothing is added but the framing."""
-    headers = [("X-One", "1"), ("x-two", "caf\u00e9"), ("x-two", "again")]
+    headers = [(b"X-One", b"1"), (b"x-two", "caf\u00e9".encode()), (b"x-two", b"again")]
 
     async def scenario(provider: ScriptedProvider, client: Client) -> None:
         await (await client.send(call(provider, path="/v1/a%2Fb%20c?q=%2f&x", headers=headers, body=b"bytes"))).read()
@@ -210,7 +194,7 @@ def test_headers_that_cannot_be_sent() -> None:
 
     async def scenario(provider: ScriptedProvider, client: Client) -> None:
         with pytest.raises(ConnectFailed) as caught:
-            await client.send(call(provider, headers=[("x-key", "secret\r\nx: y")]))
+            await client.send(call(provider, headers=[(b"x-key", b"secret\r\nx: y")]))
         assert "secret" not in str(caught.value)
         assert provider.requests == []
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from eggpool.upstream.headers import HOP_BY_HOP, hide, towards_client, towards_provider, unmarked
+from eggpool.upstream.headers import HOP_BY_HOP, hide, towards_client, towards_provider
 
 NAMES = st.text(alphabet="abcxyz-", min_size=1, max_size=12).map(lambda name: f"agent-{name}".encode())
 VALUES = st.text(alphabet=st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=10).map(
     lambda value: value.encode("latin-1")
 )
-OWN = (("Authorization", "Bearer account"), ("x-static", "1"))
+OWN = ((b"Authorization", b"Bearer account"), (b"x-static", b"1"))
 REPLACED = frozenset({b"authorization", b"x-static"})
-ALWAYS = [("accept-encoding", "identity"), *OWN]
+ALWAYS = [(b"accept-encoding", b"identity"), *OWN]
 
 
-def sent(*received: tuple[bytes, bytes], fallbacks: dict[bytes, str] | None = None) -> list[tuple[str, str]]:
+def sent(*received: tuple[bytes, bytes], fallbacks: dict[bytes, bytes] | None = None) -> list[tuple[bytes, bytes]]:
     """What a provider gets, without what it always gets."""
     out = towards_provider(received, OWN, REPLACED, fallbacks or {})
     assert [pair for pair in out if pair in ALWAYS] == ALWAYS
@@ -62,50 +62,40 @@ def test_what_a_provider_does_not_get(name: str) -> None:
 )
 def test_what_a_provider_gets(name: str) -> None:
     """What agents say about themselves and their request crosses."""
-    assert sent((name.encode(), b"value")) == [(name, "value")]
+    assert sent((name.encode(), b"value")) == [(name.encode(), b"value")]
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=6))
 def test_unknown_headers_cross(received: list[tuple[bytes, bytes]]) -> None:
     """Headers that nobody knows cross in order, repeated ones too, in both directions."""
-    assert [name.encode() for name, _ in sent(*received)] == [name for name, _ in received]
+    assert sent(*received) == received
     assert towards_client(received) == received
-
-
-@given(VALUES | st.binary(max_size=8) | st.text(max_size=8).map(str.encode))
-@example(chr(0x10FFE9).encode())
-@example(chr(0x10FF7F).encode())
-def test_values_keep_their_bytes(value: bytes) -> None:
-    """A value is sent with the same bytes by a client that writes UTF-8 and then puts bytes in place of marks."""
-    headers = sent((b"agent-x", value))
-    written = headers[0][1].encode()
-    assert unmarked(written) == value
 
 
 @pytest.mark.parametrize("nomination", [b"x-hop", b"close, X-Hop", b" x-hop ,keep-alive"])
 def test_nominated_headers_stay(nomination: bytes) -> None:
     """What a Connection header names is for one hop only, in both directions."""
     received = ((b"connection", nomination), (b"x-hop", b"1"), (b"x-stays", b"2"))
-    assert sent(*received) == [("x-stays", "2")]
+    assert sent(*received) == [(b"x-stays", b"2")]
     assert towards_client(received) == [(b"x-stays", b"2")]
 
 
 @pytest.mark.parametrize(
     ("received", "expected"),
     [
-        ((), [("anthropic-version", "fallback")]),
-        (((b"anthropic-version", b"mine"),), [("anthropic-version", "mine")]),
-        (((b"connection", b"anthropic-version"), (b"anthropic-version", b"x")), [("anthropic-version", "fallback")]),
+        ((), [(b"anthropic-version", b"fallback")]),
+        (((b"anthropic-version", b"mine"),), [(b"anthropic-version", b"mine")]),
+        (((b"connection", b"anthropic-version"), (b"anthropic-version", b"x")), [(b"anthropic-version", b"fallback")]),
     ],
 )
-def test_fallbacks(received: tuple[tuple[bytes, bytes], ...], expected: list[tuple[str, str]]) -> None:
+def test_fallbacks(received: tuple[tuple[bytes, bytes], ...], expected: list[tuple[bytes, bytes]]) -> None:
     """A fallback is sent when nothing of that name crosses, and only then."""
-    assert sent(*received, fallbacks={b"anthropic-version": "fallback"}) == expected
+    assert sent(*received, fallbacks={b"anthropic-version": b"fallback"}) == expected
 
 
 def test_the_account_goes_before_a_fallback() -> None:
     """What the account sets itself needs no fallback."""
-    assert sent(fallbacks={b"x-static": "other"}) == []
+    assert sent(fallbacks={b"x-static": b"other"}) == []
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ async def _ask(asked: Asked, client: Client, target: Target) -> Told:
     call = Call(
         method="POST",
         url=target.url(asked.kind.path),
-        headers=[*target.headers, ("content-type", "application/json"), ("anthropic-version", "2023-06-01")],
+        headers=[*target.headers, (b"content-type", b"application/json"), *target.fallbacks(Dialect.MESSAGES).items()],
         body=asked.body,
         connect_timeout_s=ANSWER_LIMIT_S,
         header_timeout_s=ANSWER_LIMIT_S,

@@ -21,6 +21,7 @@ from eggpool.config.schema import PROTOCOL_DIALECTS
 from eggpool.domain import Capabilities, Dialect, Limits, ListedModel
 from eggpool.errors import UpstreamBroken, UpstreamError
 from eggpool.upstream.client import Call, Client
+from eggpool.upstream.headers import UNENCODED
 from eggpool.upstream.target import Target
 from eggpool.wire import fields
 from eggpool.wire.envelope import MAX_MODEL_NAME_CHARS
@@ -136,17 +137,14 @@ async def _page(client: Client, target: Target, after: str | None) -> tuple[int,
         query.setdefault("limit", "1000")  # its default page has twenty
     if after is not None:
         query["after_id"] = after
-    headers = [("accept", "application/json"), ("accept-encoding", "identity"), *target.headers]
+    headers = [(b"accept", b"application/json"), UNENCODED, *target.headers]
     if anthropic_only:
-        headers += [
-            (name.decode(), value)
-            for name, value in target.fallbacks(Dialect.MESSAGES).items()
-            if name not in target.replaced
-        ]
+        wanted = target.fallbacks(Dialect.MESSAGES).items()
+        headers += [(name, value) for name, value in wanted if name not in target.replaced]
     body: bytes | None = None
     if method == "POST":
         body = msgspec.json.encode(endpoint.body if endpoint and endpoint.body is not None else {})
-        headers.append(("content-type", "application/json"))
+        headers.append((b"content-type", b"application/json"))
     call = Call(
         method=method,
         url=target.url(endpoint.path if endpoint else provider.models_path, urlencode(query)),

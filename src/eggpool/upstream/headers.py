@@ -1,7 +1,7 @@
 """Which headers cross the pool, in each direction.
 
-Everything passes that is not named here: unknown headers of agents and providers must survive. Names are lower-case
-bytes on the server's side and text on the client's side. Source for the hop-by-hop fields: RFC 9110 section 7.6.1.
+Everything passes that is not named here: unknown headers of agents and providers must survive. Names that came in are
+in lower case. Source for the hop-by-hop fields: RFC 9110 section 7.6.1.
 """
 
 from __future__ import annotations
@@ -57,20 +57,16 @@ _OF_A_DIALECT = (b"anthropic-", b"openai-", b"x-openai-", b"x-stainless-", b"x-c
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MASK = b"***"
+UNENCODED = (b"accept-encoding", b"identity")
 KEPT_NAMES = 200  # for which it is known whether they cross; all that agents and providers use in a day are fewer
-
-# Bytes of values that are no UTF-8 travel as characters at the end of the last private plane, above all others.
-_MARKS = 0x10FF00
-_FIRST_MARK = chr(_MARKS + 0x80)
-_MARK = re.compile(rb"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
 
 
 def towards_provider(
     received: Iterable[tuple[bytes, bytes]],
-    own: Iterable[tuple[str, str]],
+    own: Iterable[tuple[bytes, bytes]],
     replaced: frozenset[bytes],
-    fallbacks: Mapping[bytes, str],
-) -> list[tuple[str, str]]:
+    fallbacks: Mapping[bytes, bytes],
+) -> list[tuple[bytes, bytes]]:
     """The headers of an outgoing request: the client's that may cross, then the account's `own`.
 
     `replaced` has the lower-case names of `own`: the client's of that name are dropped. `fallbacks` are sent where the
@@ -79,17 +75,13 @@ def towards_provider(
     received = list(received)
     nominated = _nominated(received)
     crossing = [
-        (name.decode("latin-1"), value.decode("ascii") if value.isascii() else _text(value))
-        for name, value in received
-        if _goes_up(name) and name not in replaced and name not in nominated
+        field for field in received if _goes_up(field[0]) and field[0] not in replaced and field[0] not in nominated
     ]
-    kept = {name for name, _ in crossing}
-    crossing.append(("accept-encoding", "identity"))
-    crossing.extend(own)
-    for name, value in fallbacks.items():
-        if name not in replaced and name.decode("latin-1") not in kept:
-            crossing.append((name.decode("latin-1"), value))
-    return crossing
+    missing = [(name, value) for name, value in fallbacks.items() if name not in replaced]
+    if missing:
+        kept = {name for name, _ in crossing}
+        missing = [field for field in missing if field[0] not in kept]
+    return [*crossing, UNENCODED, *own, *missing]
 
 
 def without_dialect(received: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -134,22 +126,6 @@ def hide(text: bytes, secrets: Iterable[bytes]) -> bytes:
         if secret in text:
             text = text.replace(secret, MASK)
     return text
-
-
-def _text(value: bytes) -> str:
-    """A header's value for a client that writes UTF-8: what is none has a mark for each byte, see `unmarked`."""
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        text = ""
-    if not text or max(text) >= _FIRST_MARK:
-        return "".join(chr(byte) if byte < 0x80 else chr(_MARKS + byte) for byte in value)
-    return text
-
-
-def unmarked(written: bytes) -> bytes:
-    """Header lines as they were written, with each mark as the byte that it stands for."""
-    return _MARK.sub(lambda mark: bytes((ord(mark[0].decode()) - _MARKS,)), written)
 
 
 def _nominated(received: list[tuple[bytes, bytes]]) -> set[bytes]:

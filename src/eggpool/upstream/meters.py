@@ -11,13 +11,14 @@ import asyncio
 import time
 
 import msgspec
-from yarl import URL
 
 from eggpool.domain import MeterName, QuotaReport
 from eggpool.errors import UpstreamBroken, UpstreamError
 from eggpool.upstream import meter_bodies as bodies
 from eggpool.upstream.client import Call, Client
+from eggpool.upstream.headers import UNENCODED
 from eggpool.upstream.target import Target
+from eggpool.upstream.url import Url
 
 ASK_LIMIT_S = 20.0
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -102,18 +103,17 @@ async def ask(client: Client, target: Target, meter: MeterName, at_ms: int, *, l
     )
 
 
-def address(target: Target, question: Question) -> URL:
+def address(target: Target, question: Question) -> Url:
     """Where a question is asked for an account."""
-    base = URL(target.provider.base_url, encoded=True)
-    other = question.hosts.get(base.host or "")
+    base = target.base
+    other = question.hosts.get(base.host)
     if other is not None and base.scheme == "https" and base.port == 443:
-        return URL(f"https://{other}{question.path}", encoded=True)
-    return URL(f"{base.origin()}{question.path}", encoded=True)
+        return Url.parse(f"https://{other}{question.path}")
+    return base.at(question.path)
 
 
 def _asked(meter: MeterName, target: Target) -> list[Question]:
-    host = URL(target.provider.base_url, encoded=True).host
-    own = [question for question in QUESTIONS[meter] if host in question.only_for]
+    own = [question for question in QUESTIONS[meter] if target.base.host in question.only_for]
     return own or [question for question in QUESTIONS[meter] if not question.only_for]
 
 
@@ -122,7 +122,7 @@ async def _answer(client: Client, target: Target, question: Question, at_ms: int
     call = Call(
         method="GET",
         url=address(target, question),
-        headers=[("accept", "application/json"), ("accept-encoding", "identity"), *_credentials(target)],
+        headers=[(b"accept", b"application/json"), UNENCODED, *_credentials(target)],
         body=None,
         connect_timeout_s=target.provider.connect_timeout_s or ASK_LIMIT_S,
         header_timeout_s=ASK_LIMIT_S,
@@ -146,11 +146,10 @@ async def _answer(client: Client, target: Target, question: Question, at_ms: int
     return question.read(payload, at_ms) or "The usage endpoint told nothing that can be read."
 
 
-def _credentials(target: Target) -> list[tuple[str, str]]:
+def _credentials(target: Target) -> list[tuple[bytes, bytes]]:
     """The account's own headers; a key that requests carry in a header of their own is shown as Authorization, too."""
     headers = list(target.headers)
     if b"authorization" not in target.replaced:
-        headers += [
-            ("Authorization", f"Bearer {value}") for name, value in target.headers if name.lower() == "x-api-key"
-        ]
+        keys = [value for name, value in target.headers if name.lower() == b"x-api-key"]
+        headers += [(b"Authorization", b"Bearer " + key) for key in keys]
     return headers

@@ -1,79 +1,93 @@
-"""Connectors: how a connection to a provider is made, directly or through an account's outbound proxy.
+"""The way out: how a connection to a provider is made, directly or through an account's outbound proxy.
 
-HTTP and SOCKS proxies are spoken by aiohttp-socks. A connector times the connections that it makes, because only it
-knows whether a request got a fresh one, and gives no kept one away on which something came that nobody asked for.
+HTTP and SOCKS proxies are spoken by python-socks, the first of a host's addresses that answers is found by
+aiohappyeyeballs; their exceptions end here.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import socket
 import ssl
-import time
-from contextvars import ContextVar
-from typing import Any, cast
+from functools import cache
 
-import aiohttp
-from aiohttp_socks import ProxyConnector
+import aiohappyeyeballs
+from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, parse_proxy_url
+from python_socks.async_.asyncio.v2 import Proxy
 
+from eggpool.errors import ConnectFailed
+from eggpool.upstream.connection import Connection
+from eggpool.upstream.url import Url
 
-class Connecting:
-    """What is learnt about the connection of one request. `connect_us` is None until a new one stands.
+NEXT_ADDRESS_S = 0.25  # RFC 8305, 5: until the next of a host's addresses is tried as well
 
-    `fresh` asks for a new one even though kept ones are idle.
-    """
-
-    __slots__ = ("connect_us", "fresh", "reused")
-
-    def __init__(self, *, fresh: bool = False) -> None:
-        self.fresh = fresh
-        self.reused = True
-        self.connect_us: int | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether a new connection was begun and does not stand."""
-        return not self.reused and self.connect_us is None
+_SCHEMES = {"socks5h": "socks5", "https": "http"}
+_LOOKS_UP = frozenset({"socks5h", "http", "https"})  # proxies that look the provider's name up themselves
 
 
-CONNECTING: ContextVar[Connecting | None] = ContextVar("connecting", default=None)
+async def connect(url: Url, proxy_url: str | None) -> Connection:
+    """A new connection to that place. Raises ConnectFailed, whose words hold nothing of the proxy's URL."""
+    loop = asyncio.get_running_loop()
+    try:
+        if proxy_url is None:
+            return await _directly(url, loop)
+        return await _through(proxy_url, url, loop)
+    except ssl.SSLError as error:
+        raise ConnectFailed(f"No secure connection to {_place(url)}: its certificate was not accepted.") from error
+    except socket.gaierror as error:
+        raise ConnectFailed(f"The name {url.host} could not be found.") from error
+    except OSError as error:
+        raise ConnectFailed(f"No connection to {_place(url)}: {_reason(error)}.") from error
 
 
-class _Timed(aiohttp.TCPConnector):
-    async def _get(self, key: Any, traces: list[Any]) -> Any:
-        note = CONNECTING.get()
-        if note is not None and note.fresh:
-            return None
-        while True:
-            connection = await super()._get(key, traces)
-            # What a provider sent while the connection was idle would be taken for the answer to this request.
-            if connection is None or connection.protocol is None or not connection.protocol.should_close:
-                return connection
-            connection.close()
-
-    async def _create_connection(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
-    ) -> Any:
-        note = CONNECTING.get()
-        if note is None:
-            return await super()._create_connection(req, traces, timeout)
-        note.reused = False
-        began = time.monotonic()  # the loop's own clock may count in milliseconds
-        connection = await super()._create_connection(req, traces, timeout)
-        note.connect_us = round((time.monotonic() - began) * 1_000_000)
-        return connection
+async def _directly(url: Url, loop: asyncio.AbstractEventLoop) -> Connection:
+    addresses = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    handle = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, loop=loop)
+    context = verifying() if url.scheme == "https" else None
+    try:
+        _, connection = await loop.create_connection(
+            lambda: Connection(loop), sock=handle, ssl=context, server_hostname=url.host if context else None
+        )
+    except BaseException:
+        handle.close()
+        raise
+    return connection
 
 
-class _TimedThroughProxy(_Timed, ProxyConnector):
-    pass
-
-
-def connector(proxy_url: str | None, *, max_connections: int, keepalive_timeout_s: float) -> aiohttp.TCPConnector:
-    """A connector of its own for one session. `max_connections` 0 sets no bound. Raises ValueError for a wrong URL."""
-    shared: dict[str, Any] = {"limit": max_connections, "keepalive_timeout": keepalive_timeout_s, "ttl_dns_cache": 30}
-    if proxy_url is None:
-        return _Timed(**shared)
+async def _through(proxy_url: str, url: Url, loop: asyncio.AbstractEventLoop) -> Connection:
     scheme, separator, rest = proxy_url.partition("://")
-    shared["rdns"] = scheme in ("socks5h", "http", "https")  # who looks the provider's name up
-    if scheme == "https":
-        shared["proxy_ssl"] = ssl.create_default_context()
-    scheme = {"socks5h": "socks5", "https": "http"}.get(scheme, scheme)
-    return cast(_TimedThroughProxy, _TimedThroughProxy.from_url(scheme + separator + rest, **shared))
+    secure = scheme == "https"
+    try:
+        kind, host, port, user, password = parse_proxy_url(_SCHEMES.get(scheme, scheme) + separator + rest)
+    except ValueError:
+        raise ConnectFailed(f"Nothing was sent to {_place(url)}: the outbound proxy's URL is not valid.") from None
+    proxy = Proxy(kind, host, port, user, password, scheme in _LOOKS_UP, proxy_ssl=verifying() if secure else None)
+    try:
+        stream = await proxy.connect(url.host, url.port, dest_ssl=verifying() if url.scheme == "https" else None)
+    except (ProxyConnectionError, ProxyError, ProxyTimeoutError):
+        raise ConnectFailed(f"The outbound proxy gave no connection to {_place(url)}.") from None
+    connection = Connection(loop, owner=stream.writer)
+    transport = stream.writer.transport
+    transport.set_protocol(connection)
+    connection.connection_made(transport)
+    return connection
+
+
+@cache
+def verifying() -> ssl.SSLContext:
+    """How certificates are checked: against what the system trusts."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _place(url: Url) -> str:
+    return f"{url.host}:{url.port}"
+
+
+def _reason(error: OSError) -> str:
+    if error.errno is None or error.errno not in errno.errorcode:
+        return "it was refused"
+    return os.strerror(error.errno).lower()

@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from yarl import URL
-
 from eggpool.config.schema import Account, Provider
 from eggpool.domain import AccountLabel, Dialect
+from eggpool.upstream.url import Url
 
-ANTHROPIC_VERSION = {b"anthropic-version": "2023-06-01"}
+ANTHROPIC_VERSION = {b"anthropic-version": b"2023-06-01"}
 """What a Messages endpoint insists on; sent when neither the client nor the configuration names one."""
 
 SHORTEST_SECRET = 8  # characters; a shorter one would blot out ordinary words
@@ -34,7 +33,7 @@ _PUBLIC = frozenset(
     }
 )
 
-NO_FALLBACKS: dict[bytes, str] = {}
+NO_FALLBACKS: dict[bytes, bytes] = {}
 
 
 _SCHEME = re.compile(r"(?:bearer|basic|token|key)\s+", re.IGNORECASE)
@@ -47,22 +46,34 @@ class Target:
     must not show them to a client.
     """
 
-    __slots__ = ("_base", "_paths", "_urls", "account", "headers", "provider", "proxy_url", "replaced", "secrets")
+    __slots__ = (
+        "_base",
+        "_folder",
+        "_paths",
+        "_urls",
+        "account",
+        "headers",
+        "provider",
+        "proxy_url",
+        "replaced",
+        "secrets",
+    )
 
     def __init__(self, provider: Provider, account: Account) -> None:
         self.provider = provider
         self.account: AccountLabel = account.label
         self.proxy_url = account.outbound.reveal() if account.outbound else None
         self.headers = tuple(_own_headers(provider, account))
-        self.replaced = frozenset(name.lower().encode("latin-1") for name, _ in self.headers)
+        self.replaced = frozenset(name.lower() for name, _ in self.headers)
         self.secrets = _secrets(provider, account)
-        self._base = provider.base_url.rstrip("/")
+        self._base = Url.parse(provider.base_url)
+        self._folder = self._base.path.rstrip("/")
         self._paths = {
             Dialect.CHAT: provider.openai_path,
             Dialect.MESSAGES: provider.anthropic_path,
             Dialect.RESPONSES: provider.responses_path,
         }
-        self._urls: dict[tuple[str, str], URL] = {}
+        self._urls: dict[tuple[str, str], Url] = {}
 
     def __repr__(self) -> str:
         return f"Target({self.account})"
@@ -71,15 +82,20 @@ class Target:
         """The path of a dialect's own endpoint, below the base URL."""
         return self._paths[dialect]
 
-    def fallbacks(self, dialect: Dialect) -> dict[bytes, str]:
+    def fallbacks(self, dialect: Dialect) -> dict[bytes, bytes]:
         """Headers that this dialect's endpoints need when nobody else sets them."""
         return ANTHROPIC_VERSION if dialect is Dialect.MESSAGES else NO_FALLBACKS
 
-    def url(self, path: str, query: str = "") -> URL:
+    @property
+    def base(self) -> Url:
+        """The provider's base URL."""
+        return self._base
+
+    def url(self, path: str, query: str = "") -> Url:
         """The URL of a path below the base URL; both are sent as they are."""
         known = self._urls.get((path, query))
         if known is None:
-            known = URL(self._base + path + ("?" + query if query else ""), encoded=True)
+            known = self._base.at(self._folder + path + ("?" + query if query else ""))
             if len(self._urls) < 64 and len(query) < 256:
                 self._urls[(path, query)] = known
         return known
@@ -104,16 +120,20 @@ def _secrets(provider: Provider, account: Account) -> tuple[bytes, ...]:
     return tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
-def _own_headers(provider: Provider, account: Account) -> list[tuple[str, str]]:
-    headers = [(header.name, header.value.reveal()) for header in provider.headers if header.value is not None]
+def _own_headers(provider: Provider, account: Account) -> list[tuple[bytes, bytes]]:
+    headers = [_field(header.name, header.value.reveal()) for header in provider.headers if header.value is not None]
     auth = provider.auth
     if auth.mode == "none" or account.api_key is None:
         return headers
     key = account.api_key.reveal()
     if auth.mode == "bearer":
-        headers.append((auth.header or "Authorization", f"{auth.scheme or 'Bearer'} {key}"))
+        headers.append(_field(auth.header or "Authorization", f"{auth.scheme or 'Bearer'} {key}"))
     elif auth.mode == "api_key":
-        headers.append((auth.header or "x-api-key", f"{auth.scheme} {key}" if auth.scheme else key))
+        headers.append(_field(auth.header or "x-api-key", f"{auth.scheme} {key}" if auth.scheme else key))
     else:
-        headers.append((auth.header or "Authorization", key))
+        headers.append(_field(auth.header or "Authorization", key))
     return headers
+
+
+def _field(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.encode("latin-1"), value.encode("utf-8", "surrogateescape")

@@ -1,0 +1,263 @@
+"""One connection to a provider: a request at a time goes out as bytes, and its reply comes in as bytes.
+
+httptools understands HTTP/1.1 here, this module moves it. What may live here: what happens between a request's first
+byte and its reply's last one. What may not: which connection a request takes, time-outs, and what a reply says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httptools
+
+from eggpool.errors import UpstreamBroken, UpstreamError
+
+MAX_HEAD_BYTES = 256 * 1024
+MAX_HELD_BYTES = 128 * 1024  # of a body that nobody reads; then nothing more is taken from the network
+
+_JOINED_BYTES = 16 * 1024  # of a body, which is cheaper to copy behind its head than to send as a second piece
+_AT_ONCE_BYTES = 1024 * 1024  # of a body, which the transport gets whole; longer ones are written in slices
+_SLICE_BYTES = 256 * 1024
+_SWITCHING_PROTOCOLS = 101
+_FIRST_FINAL = 200
+
+
+class Connection(asyncio.Protocol):
+    """A request at a time: `send`, wait for `head_came`, read the body, then `reusable` says whether it may be kept."""
+
+    __slots__ = (
+        "_closed",
+        "_ends_with_it",
+        "_failure",
+        "_head_bytes",
+        "_held_bytes",
+        "_keeps",
+        "_loop",
+        "_owner",
+        "_parser",
+        "_paused_reading",
+        "_paused_writing",
+        "_pieces",
+        "_unsent",
+        "_waiter",
+        "busy",
+        "head_came",
+        "headers",
+        "status",
+        "transport",
+        "whole",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: object = None) -> None:
+        self._loop = loop
+        self._owner = owner  # what must live as long as the transport
+        self._parser = _parser(self)
+        self._closed = False
+        self._paused_writing = False
+        self.busy = False  # a request is under way, or its reply is not read to its end
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pieces: list[bytes] = []  # of the body, which nobody has read yet
+        self._held_bytes = 0
+        self._head_bytes = 0  # that have come so far; more than none once an answer has begun
+        self._paused_reading = False
+        self._keeps = False  # the provider keeps the connection
+        self._ends_with_it = False  # only the connection's end tells where the body ends (RFC 9112, 6.3)
+        self._failure: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._unsent = memoryview(b"")
+        self.head_came = False
+        self.whole = False
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    # --- the request ---------------------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Write a request. The loop stays free, however long the body is."""
+        self._begin()
+        self.busy = True
+        size = len(body)
+        if size <= _JOINED_BYTES:
+            self.transport.write(head + body)
+        elif size <= _AT_ONCE_BYTES:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(head)
+            self._unsent = memoryview(body)
+            self._write_more()
+
+    def _write_more(self) -> None:
+        while self._unsent and not self._paused_writing and not self._closed:
+            part, self._unsent = self._unsent[:_SLICE_BYTES], self._unsent[_SLICE_BYTES:]
+            self.transport.write(part)
+
+    # --- the reply -----------------------------------------------------------------------------------------------
+
+    def take(self) -> bytes:
+        """What has come of the body since the last call. Raises UpstreamError when it broke off and all was taken.
+
+        Empty when `whole` is set, or when there is something to wait for.
+        """
+        pieces = self._pieces
+        if pieces:
+            taken = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._pieces = []
+            self._held_bytes = 0
+            if self._paused_reading:
+                self._paused_reading = False
+                if not self.closed:
+                    self.transport.resume_reading()
+            return taken
+        if self._failure is not None:
+            raise self._failure
+        return b""
+
+    def more(self) -> asyncio.Future[None]:
+        """Done as soon as there is news: a head, a part of the body, the end, or a failure."""
+        waiter = self._waiter = self._loop.create_future()
+        if self._failure is not None:
+            waiter.set_result(None)
+        return waiter
+
+    @property
+    def begun(self) -> bool:
+        """Whether a byte of an answer has come."""
+        return self._head_bytes > 0
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request can follow: the reply is whole, all was sent, and both sides keep the connection."""
+        return (
+            self.whole
+            and not self._closed
+            and not self._unsent
+            and self._failure is None
+            and self._keeps
+            and not self.transport.is_closing()
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone or going."""
+        return self._closed or self.transport.is_closing()
+
+    def fail(self, failure: UpstreamError) -> None:
+        """End the reply with that failure, and the connection with it."""
+        if self._failure is None and not self.whole:
+            self._failure = failure
+        self.abort()
+        self._wake()
+
+    def abort(self) -> None:
+        """Close at once; the provider sees it and stops generating."""
+        self._ends_with_it = False
+        self._unsent = memoryview(b"")
+        self.transport.abort()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # --- asyncio's callbacks ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self.transport = transport  # type: ignore[assignment] # uvloop's is an asyncio.Transport without saying so
+
+    def data_received(self, data: bytes) -> None:
+        """Something came."""
+        if not self.busy:
+            self.abort()  # it would be taken for the answer to the next request
+            return
+        if not self.head_came:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.whole, self._keeps = True, False  # nobody asked for it: what follows is not HTTP
+        except httptools.HttpParserError:
+            if not self.whole:
+                self.fail(UpstreamBroken("The provider's answer is not valid HTTP."))
+            else:
+                self.abort()
+            return
+        if self._head_bytes > MAX_HEAD_BYTES and not self.head_came:
+            self.fail(UpstreamBroken("The provider's answer is not valid HTTP: its head is too long."))
+            return
+        if self._held_bytes > MAX_HELD_BYTES and not self._paused_reading and not self.whole:
+            self._paused_reading = True
+            self.transport.pause_reading()
+        if self.head_came:
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._closed = True
+        self._unsent = memoryview(b"")
+        if self._ends_with_it and exc is None and self._failure is None:
+            self.whole = True
+        elif not self.whole and self._failure is None:
+            words = "broke off the reply" if self.head_came else "closed the connection before it answered"
+            self._failure = UpstreamBroken(f"The provider {words}.")
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The provider does not read."""
+        self._paused_writing = True
+
+    def resume_writing(self) -> None:
+        """The provider reads again."""
+        self._paused_writing = False
+        self._write_more()
+
+    # --- httptools' callbacks --------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A head begins: the first one, or the one behind an interim answer."""
+        if self.head_came:
+            self.abort()  # more than was asked for
+        else:
+            self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head."""
+        if not self.head_came:  # behind a body there are trailers, which nobody here wants
+            self.headers.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """The head is there, unless it is an interim one (RFC 9110, 15.2)."""
+        status = self._parser.get_status_code()
+        if self.head_came or (status < _FIRST_FINAL and status != _SWITCHING_PROTOCOLS):
+            return
+        self.status = status
+        self.head_came = True
+        self._keeps = self._parser.should_keep_alive()
+        self._ends_with_it = not any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if not self.whole:
+            self._pieces.append(body)
+            self._held_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        """The reply is whole, unless that was an interim one."""
+        if self.head_came:
+            self.whole = True
+
+
+def _parser(protocol: Any) -> httptools.HttpResponseParser:
+    """A parser that forgives what providers and the proxies before them get wrong without harm in a reply."""
+    parser = httptools.HttpResponseParser(protocol)
+    parser.set_dangerous_leniencies(
+        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+    )
+    return parser

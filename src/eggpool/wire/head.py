@@ -1,0 +1,21 @@
+"""Header fields as HTTP/1.1 writes them, in requests and in replies.
+
+What may live here: bytes of a head. What may not: which fields cross the pool, and connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# RFC 9110, 5.1 and 5.5: what a name and a value may not hold. A head with it would be more heads than one.
+_NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})
+_NOT_IN_NAMES = _NOT_IN_VALUES + b'\t ()<>@,;:\\"/[]?={}'
+
+
+def written(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The lines of those fields. Raises ValueError, without their values, for what HTTP forbids in one."""
+    # Deleting what is forbidden from all of them together, and missing nothing, is much cheaper than a search.
+    names, values = b"".join([name for name, _ in fields]), b"".join([value for _, value in fields])
+    if names.translate(None, _NOT_IN_NAMES) != names or values.translate(None, _NOT_IN_VALUES) != values:
+        raise ValueError("a header holds what HTTP forbids")
+    return b"".join([b"%b: %b\r\n" % field for field in fields])

@@ -1,0 +1,233 @@
+"""Replies as bytes: where a head and a body end, what is forgiven, and after what a connection is used again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.helpers.pool import run
+from tests.upstream.calling import LOOPS, call, calling, check, fetched, whole
+
+from eggpool.errors import ConnectFailed, UpstreamBroken
+from eggpool.scripted import (
+    Drop,
+    Hang,
+    Pause,
+    ReceivedRequest,
+    Reply,
+    Reset,
+    ScriptedProvider,
+    Send,
+    Steps,
+    WaitFor,
+    good,
+)
+from eggpool.upstream.client import Client
+
+PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def asked(client: Client, provider: ScriptedProvider) -> tuple[int, bytes, bool]:
+    """Status, body, and whether the next request was given the same connection."""
+    accepted = provider.accepted_connections
+    answer = await client.send(call(provider))
+    try:
+        body = await whole(answer)
+    finally:
+        answer.close()
+    status, reused = answer.status, answer.reused_connection
+    (await client.send(call(provider))).close()
+    return status, body, provider.accepted_connections == accepted + (not reused)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (PLAIN + b"body", (200, b"body", True)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length:4\r\n\r\nbody", (200, b"body", True)),
+        (b"HTTP/1.1 200 OK\ncontent-length: 4\n\nbody", (200, b"body", True)),
+        (b"HTTP/1.1 200\r\ncontent-length: 4\r\n\r\nbody", (200, b"body", True)),
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nbody", (200, b"body", False)),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 4\r\n\r\nbody", (200, b"body", False)),
+        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 4\r\n\r\nbody", (200, b"body", True)),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", (204, b"", True)),
+        (CHUNKED + b"2\r\nbo\r\n2;x=y\r\ndy\r\n0\r\n\r\n", (200, b"body", True)),
+        (CHUNKED + b"4 \r\nbody\r\n0\r\n\r\n", (200, b"body", True)),
+        (CHUNKED + b"4\r\nbody\r\n0\r\nx-checksum: 1\r\nset-cookie: a=b\r\n\r\n", (200, b"body", True)),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN + b"body", (200, b"body", True)),
+        (b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" * 3 + PLAIN + b"body", (200, b"body", True)),
+        (PLAIN + b"bodyand more", (200, b"body", False)),
+        (PLAIN + b"body" + PLAIN + b"more", (200, b"body", False)),
+        (CHUNKED + b"4\r\nbody\r\n0\r\n\r\n\0", (200, b"body", False)),
+        (b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nwhat?", (101, b"", False)),
+    ],
+)
+def test_where_a_reply_ends(sent: bytes, expected: tuple[int, bytes, bool]) -> None:
+    """A reply has its status and its body, whatever stands around them; a doubtful connection is not used again."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        assert await asked(client, provider) == expected
+
+    check((Send(sent),), scenario)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_split_anywhere(data: st.DataObject) -> None:
+    """In however many pieces a reply comes, it is the same one."""
+    sent = b"HTTP/1.1 103 Early\r\na: b\r\n\r\n" + CHUNKED + b"2\r\nbo\r\n2\r\ndy\r\n0\r\nt: 1\r\n\r\n"
+    borders = sorted(data.draw(st.sets(st.integers(1, len(sent) - 1), max_size=6)))
+    parts = [sent[start:end] for start, end in zip([0, *borders], [*borders, len(sent)], strict=True)]
+
+    def script(_request: ReceivedRequest, _good: Reply) -> Steps:
+        return tuple(step for part in parts for step in (Send(part), Pause(0)))
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        answer = await client.send(call(provider))
+        assert (answer.status, answer.headers) == (200, [(b"transfer-encoding", b"chunked")])
+        assert await whole(answer) == b"body"
+        assert (await client.send(call(provider))).reused_connection
+
+    check(script, scenario, debug=False)
+
+
+@LOOPS
+def test_a_body_that_ends_with_its_connection(debug: bool) -> None:
+    """Without a length, the provider's end of the connection is the end of the body, and no other end is."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n"
+    endings: list[Drop | Reset | Hang] = [Drop(), Reset(), Hang()]
+
+    def script(request: ReceivedRequest, _good: Reply) -> Steps:
+        return (Send(head + b"all of "), Pause(0.02), Send(b"it"), Pause(0.02), endings[int(request.body)])
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        assert await fetched(client, call(provider, body=b"0")) == b"all of it"
+        with pytest.raises(UpstreamBroken):
+            await fetched(client, call(provider, body=b"1"))
+        hanging = await client.send(call(provider, body=b"2"))
+        assert await hanging.read() == b"all of "
+        await client.aclose()
+        with pytest.raises(UpstreamBroken):
+            await whole(hanging)
+
+    check(script, scenario, debug=debug)
+
+
+def test_what_came_before_a_break() -> None:
+    """What a provider sent before its connection broke is read first, and then the break."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        answer = await client.send(call(provider))
+        await provider.wait_for(lambda provider: provider.open_connections == 0)
+        await asyncio.sleep(0)
+        assert await answer.read() == b"four"
+        for _ in range(2):
+            with pytest.raises(UpstreamBroken):
+                await answer.read()
+        answer.close()
+
+    check((Send(CHUNKED + b"4\r\nfour\r\n"), Drop()), scenario)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"x-a: " + b"y" * 900_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x-a: y\r\n" * 60_000 + b"\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20_000,
+        CHUNKED + b"zz\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -4\r\n\r\nbody",
+    ],
+    ids=["a long field", "many fields", "interim without end", "no chunk", "two lengths", "negative"],
+)
+def test_nonsense(sent: bytes) -> None:
+    """A head without an end, and framing that cannot be right, are told as no HTTP, and the connection is closed."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        with pytest.raises(UpstreamBroken, match="not valid HTTP"):
+            await fetched(client, call(provider))
+        await provider.wait_for(lambda provider: provider.open_connections == 0)
+
+    check((Send(sent), Hang()), scenario, debug=False)
+
+
+@LOOPS
+def test_an_answer_before_the_request_is_read(debug: bool) -> None:
+    """A provider that refuses a long request without reading it is heard, and what was not sent is given up."""
+
+    async def main() -> None:
+        refused = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 4\r\n\r\nlong"
+        hung_up = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(refused)
+            reader._transport.pause_reading()  # type: ignore[attr-defined] # it does not read the rest
+            await hung_up.wait()
+            writer.transport.abort()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        request = call(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", body=b"x" * 50_000_000)
+        async with calling() as client:
+            answer = await client.send(request)
+            assert (answer.status, await whole(answer)) == (413, b"long")
+            hung_up.set()
+            other = await client.send(call(request.url.origin, method="GET"))
+            assert not other.reused_connection
+            other.close()
+        server.close()
+
+    run(main, 10, debug=debug)
+
+
+def test_idle_connections_are_closed() -> None:
+    """A connection that nobody needs for so long is closed, one that is younger is not, and a lost one is forgotten."""
+
+    async def main() -> None:
+        gate = asyncio.Event()
+
+        def script(request: ReceivedRequest, reply: Reply) -> Steps:
+            return (WaitFor(gate), *reply.steps()) if request.header("x-waits") else reply.steps()
+
+        async with ScriptedProvider(default=script) as provider, calling(keepalive_timeout_s=0.2) as client:
+            waiting = asyncio.create_task(fetched(client, call(provider, headers=[(b"x-waits", b"1")])))
+            await provider.wait_for(lambda provider: len(provider.requests) == 1)
+            await fetched(client, call(provider))
+            await provider.wait_for(lambda provider: provider.open_connections == 1)
+            gate.set()
+            await waiting
+            await fetched(client, call(provider))
+            assert provider.accepted_connections == 2
+            await provider.wait_for(lambda provider: provider.open_connections == 0)
+            await fetched(client, call(provider))
+            assert provider.accepted_connections == 3
+
+    run(main, 10)
+
+
+def test_connections_that_are_not_kept() -> None:
+    """Without a time for which idle connections are kept, each request has its own."""
+
+    async def main() -> None:
+        async with ScriptedProvider(default=good) as provider, calling(keepalive_timeout_s=None) as client:
+            for _ in range(2):
+                await fetched(client, call(provider))
+            assert provider.accepted_connections == 2
+
+    run(main, 10)
+
+
+@pytest.mark.parametrize("path", ["/a b", "/a\r\nx: y", "/\x00", "/\x7f", "/\u4e2d"])
+def test_paths_that_cannot_be_sent(path: str) -> None:
+    """A path with what HTTP forbids in one is refused before anything is sent."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        with pytest.raises(ConnectFailed, match="Nothing was sent"):
+            await client.send(call(provider, path=path))
+        assert provider.accepted_connections == 0
+
+    check(good, scenario)
