@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tests.helpers.pool import RunningPool, pool_of, run
 from tests.scenarios.asking import CHAT, PATHS, question
 
 from eggpool.engine.dispatch import Exchange
-from eggpool.engine.inbound import Inbound, Surface
+from eggpool.engine.inbound import Head, Inbound, Surface
 from eggpool.errors import AllFailed, NotFound
 from eggpool.scripted import drop_before_reply, good, hang_after_events
 from eggpool.wire import envelope
@@ -29,6 +30,7 @@ def exchange_of(pool: RunningPool, model: str = "scripted-large", *, stream: boo
             path=PATHS[CHAT],
             query="",
             headers=[],
+            named={},
             body=body,
             envelope=envelope.read(body),
             model=model,
@@ -37,6 +39,13 @@ def exchange_of(pool: RunningPool, model: str = "scripted-large", *, stream: boo
             arrived_ms=clock.wall_ms(),
         )
     )
+
+
+async def opened(exchange: Exchange) -> Head:
+    """Open it in the running task."""
+    task = asyncio.current_task()
+    assert task is not None
+    return await exchange.open(task)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -48,7 +57,7 @@ def test_closed_more_than_once(tmp_path: Path, reads: int, stream: bool) -> None
         script = hang_after_events(4) if stream and reads == 1 else good
         async with pool_of(tmp_path, {"one": script}) as (pool, _):
             exchange = exchange_of(pool, stream=stream)
-            assert (await exchange.open()).status == 200
+            assert (await opened(exchange)).status == 200
             assert pool.in_flight == 1
             for _ in range(reads):
                 await exchange.read()
@@ -86,9 +95,9 @@ def test_closed_after_an_error(tmp_path: Path) -> None:
         async with pool_of(tmp_path, {"one": drop_before_reply()}) as (pool, _):
             unknown, failing = exchange_of(pool, "nobody-has-it"), exchange_of(pool)
             with pytest.raises(NotFound):
-                await unknown.open()
+                await opened(unknown)
             with pytest.raises(AllFailed):
-                await failing.open()
+                await opened(failing)
             for exchange in (unknown, failing):
                 assert await exchange.read() == b""
                 exchange.close()

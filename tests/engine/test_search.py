@@ -69,6 +69,7 @@ def asked(pool: Pool, model: str = "m", headers: Iterable[tuple[bytes, bytes]] =
         path="/v1/chat/completions",
         query="",
         headers=list(headers),
+        named=dict(headers),
         body=b"{}",
         envelope=None,
         model=model,

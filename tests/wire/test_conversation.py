@@ -23,13 +23,10 @@ TEXT = st.text(min_size=1, max_size=20)
 PROSE = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-def headers(*pairs: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+def headers(*pairs: tuple[str, str]) -> dict[bytes, bytes]:
     """Headers as the server gives them, with some that name nothing."""
-    return [
-        (b"host", b"127.0.0.1"),
-        *((name.encode(), value.encode("latin-1")) for name, value in pairs),
-        (b"x-request-id", b"1"),
-    ]
+    named = {name.encode(): value.encode("latin-1") for name, value in pairs}
+    return {b"host": b"127.0.0.1", **named, b"x-request-id": b"1"}
 
 
 def key(body: dict[str, Any] | None = None, *pairs: tuple[str, str], client: str = "default", model: str = "m") -> Any:
@@ -100,7 +97,7 @@ def test_how_the_json_is_written_does_not_matter(
     """Escapes and white space between the tokens are no part of a conversation."""
     said = {"model": "m", **body(dialect, system, first, turns, as_list=True, mark=True)}
     sent = envelope.read(json.dumps(said, ensure_ascii=ascii_only, indent=indent).encode())
-    assert conversation_key("default", [], sent) == key(said)
+    assert conversation_key("default", {}, sent) == key(said)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -165,7 +162,7 @@ def test_what_cannot_be_decoded_is_read_as_it_stands() -> None:
         made = {
             conversation_key(
                 "c",
-                [],
+                {},
                 envelope.Envelope(body, {"messages": (0, len(body))}, "m", stream=False),
             )
             for text in (b"one", b"two")
@@ -265,7 +262,7 @@ def test_nothing_to_tell_by() -> None:
     assert key({"messages": [{"role": "user", "content": [{"type": "image"}]}]}) is None
     assert key({"input": "go on", "previous_response_id": "resp_1"}) is None
     assert key({}, ("x-session-id", "")) is None
-    assert conversation_key("c", [], None) is None
+    assert conversation_key("c", {}, None) is None
 
 
 WORDS = [b"\\ud83d", b"\xff", b"\x00", b"1", b"null", b'"role":', b'"user"', b'"system"', b'"content":', b'"text":']
@@ -287,7 +284,7 @@ def test_no_bytes_are_refused(value: bytes, header: bytes) -> None:
     """Whatever stands in a field or a header, there is a key or none, and never an error."""
     for field in ("messages", "input", "system", "instructions", "metadata", "prompt_cache_key", "conversation"):
         sent = envelope.Envelope(b'{"x":' + value + b"}", {field: (5, 5 + len(value))}, "m", stream=False)
-        found = conversation_key("c", [(header, header), (b"x-claude-code-agent-id", header)], sent)
+        found = conversation_key("c", {header: header, b"x-claude-code-agent-id": header}, sent)
         assert found is None or len(found) == KEY_BYTES
         opening(sent)
 

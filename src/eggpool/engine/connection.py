@@ -74,6 +74,13 @@ class Connection(HttpToolsProtocol):
             left()
 
     @property
+    def task(self) -> asyncio.Task[None]:
+        """The task of the running request. Raises RuntimeError when there is none."""
+        if self.cycle is None or self.cycle.task is None:
+            raise RuntimeError("no request is running")
+        return self.cycle.task
+
+    @property
     def responding(self) -> bool:
         """Whether the running request has had the beginning of an answer."""
         return self.cycle is not None and self.cycle.response_started
@@ -173,13 +180,13 @@ class Connection(HttpToolsProtocol):
         if self._fault is not None:
             return
         self._left = length
-        url = httptools.parse_url(self.url)
+        path, query = self._place()
         scope = self.scope
         scope["method"] = method.decode("ascii")
         scope["http_version"] = version
-        scope["raw_path"] = url.path
-        scope["path"] = unquote(url.path.decode("ascii"))
-        scope["query_string"] = url.query or b""
+        scope["raw_path"] = path
+        scope["path"] = unquote(path.decode("ascii"))
+        scope["query_string"] = query
         self._keep_alive = version != "1.0" and self.parser.should_keep_alive()
         has_body = length > 0 or self._chunked
         self.cycle = Cycle(
@@ -192,9 +199,17 @@ class Connection(HttpToolsProtocol):
             keep_alive=self._keep_alive and not has_body,
             awaits_continue=self.expect_100_continue,
         )
-        task = self.loop.create_task(self.cycle.run(self.app))
+        task = self.cycle.task = self.loop.create_task(self.cycle.run(self.app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
+
+    def _place(self) -> tuple[bytes, bytes]:
+        """The path and the query of the request's target (RFC 9112, 3.2)."""
+        if self.url.startswith(b"/") and b"#" not in self.url:  # as nearly always
+            path, _, query = self.url.partition(b"?")
+            return path, query
+        url = httptools.parse_url(self.url)
+        return url.path, url.query or b""
 
     def on_body(self, body: bytes | memoryview) -> None:
         """Collect the body. The application wants it whole, so it is woken when it is, or when much has come."""

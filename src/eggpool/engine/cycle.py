@@ -72,6 +72,7 @@ class Cycle:
         "more_body",
         "response_complete",
         "response_started",
+        "task",
     )
 
     def __init__(
@@ -100,6 +101,7 @@ class Cycle:
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
+        self.task: asyncio.Task[None] | None = None  # that runs the application
 
     # --- the connection's side -----------------------------------------------------------------------------------
 

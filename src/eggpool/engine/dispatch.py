@@ -131,6 +131,11 @@ class Exchange:
     # --- for the data plane -------------------------------------------------------------------------------------
 
     @property
+    def inbound(self) -> Inbound:
+        """The request."""
+        return self._inbound
+
+    @property
     def attempts(self) -> int:
         """How many accounts were tried."""
         return self._booking.attempts_ended + (self._attempt is not None)
@@ -170,19 +175,18 @@ class Exchange:
         """The client has had a 200 before any account answered: whatever follows, that is the status that it saw."""
         self._early = True
 
-    async def open(self) -> Head:
-        """Find an account that answers.
+    async def open(self, task: asyncio.Task[None]) -> Head:
+        """Find an account that answers, in the running `task`.
 
         Raises RequestRefused or CannotServe when there is none; a provider's own error, when it is the last word, is
         an answer like any other.
         """
-        task = asyncio.current_task()
         deadline = self._inbound.arrived + self._dispatcher.config.routing.deadline_s
-        timer = asyncio.get_running_loop().call_later(deadline - self._pool.clock.now(), self._too_late, task)
+        timer = task.get_loop().call_later(deadline - self._pool.clock.now(), self._too_late, task)
         try:
             head = await self._walk()
         except asyncio.CancelledError:
-            if not self._late or task is None or task.uncancel() > 0:
+            if not self._late or task.uncancel() > 0:
                 raise
             self._attempt_failed(Failure(Kind.TIMEOUT, "The deadline of the pool passed."))
             raise self._refused(DeadlinePassed("No account answered before the deadline of the pool.")) from None
@@ -236,10 +240,9 @@ class Exchange:
         self._booking.close(outcome, self._usage())
         self._calibrate(outcome)
 
-    def _too_late(self, task: asyncio.Task[object] | None) -> None:
+    def _too_late(self, task: asyncio.Task[None]) -> None:
         self._late = True
-        if task is not None:
-            task.cancel()
+        task.cancel()
 
     # --- finding an account -------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Inbound(msgspec.Struct):
     path: str
     query: str
     headers: Sequence[tuple[bytes, bytes]]
+    named: dict[bytes, bytes]  # the same by name, the last of those with one name
     body: bytes | None
     envelope: Envelope | None
     model: str | None
@@ -68,7 +69,7 @@ class Inbound(msgspec.Struct):
     @property
     def gives_up_at_429(self) -> bool:
         """Whether the client is known to end its turn at the first 429 (Codex, which names itself)."""
-        return any(name == b"originator" and value.startswith(b"codex") for name, value in self.headers)
+        return self.named.get(b"originator", b"").startswith(b"codex")
 
     @property
     def streams(self) -> bool:

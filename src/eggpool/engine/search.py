@@ -37,6 +37,7 @@ class Search:
     """The search of one request for an account. Raises NoAccount or NotFound when there is nothing to look through."""
 
     __slots__ = (
+        "_bounded",
         "_ceiling",
         "_in_vain",
         "_inbound",
@@ -63,6 +64,7 @@ class Search:
         self._pool = pool
         self._inbound = inbound
         self._offers = pool.offers_of(inbound.model)
+        self._bounded = [one for offer in self._offers for one in offer.candidates if one.is_bounded]
         self._ceiling = routing.max_retries_before_stream
         self._max_wait_s = routing.max_wait_ms / 1000
         self._tries = 0
@@ -80,7 +82,7 @@ class Search:
 
     def check_length(self) -> None:
         """Raises BadRequest, in the words that agents look for, for what is surely too long for everybody."""
-        if not self._inbound.surface.answers:
+        if not self._bounded or not self._inbound.surface.answers:
             return
         tokens = self._input_tokens
         limit = self._shorter_than_it(CALIBRATED)
@@ -267,11 +269,10 @@ class Search:
     def _needs(self) -> Needs:
         """What the request needs of a model; looked for only where a candidate is known to lack something."""
         envelope = self._inbound.envelope
-        candidates = [one for offer in self._offers for one in offer.candidates if one.is_bounded]
-        if envelope is None or not candidates:
+        if envelope is None or not self._bounded:
             return NO_NEEDS
         needs = glance(envelope, self._input_tokens)
-        return replace(needs, images=has_images(envelope)) if asks_for_images(candidates) else needs
+        return replace(needs, images=has_images(envelope)) if asks_for_images(self._bounded) else needs
 
 
 def estimate_for(candidate: Candidate, demand: Demand) -> Spending:

@@ -61,7 +61,7 @@ class Client:
             connection.send(head, call.body or b"")
             if call.header_timeout_s is not None:
                 late = UpstreamTimeout("The provider did not answer within the header time-out.", phase="headers")
-                timer = asyncio.get_running_loop().call_later(call.header_timeout_s, connection.fail, late)
+                timer = connection.loop.call_later(call.header_timeout_s, connection.fail, late)
             while not connection.head_came:
                 connection.take()  # raises what has gone wrong
                 await connection.more()
@@ -113,6 +113,7 @@ class Reply:
         "_kept",
         "_limit_s",
         "_loop",
+        "_named",
         "_phase",
         "_since",
         "_taken",
@@ -129,7 +130,7 @@ class Reply:
         self._kept = kept
         self._taken = taken
         connection = self._connection = taken.connection
-        self._loop = asyncio.get_running_loop()
+        self._loop = connection.loop
         self._ended = False
         self.status = connection.status
         self.headers = connection.headers
@@ -138,8 +139,9 @@ class Reply:
         self.bytes_received = 0
         self._inflater: Inflater | None = None
         self.opaque = False
-        encodings = [value.decode("latin-1") for name, value in self.headers if name == b"content-encoding"]
-        if encodings:
+        self._named = dict(reversed(self.headers))  # the first of those with one name
+        if b"content-encoding" in self._named:
+            encodings = [value.decode("latin-1") for name, value in self.headers if name == b"content-encoding"]
             encoding = ", ".join(encodings)
             self._inflater = Inflater.of(encoding)
             self.opaque = self._inflater is None and bool(applied(encoding))
@@ -152,11 +154,8 @@ class Reply:
 
     def header(self, name: str) -> str | None:
         """A header's first value; `name` in lower case."""
-        wanted = name.encode()
-        for other, value in self.headers:
-            if other == wanted:
-                return value.decode("utf-8", "replace")
-        return None
+        value = self._named.get(name.encode())
+        return None if value is None else value.decode("utf-8", "replace")
 
     @property
     def request_id(self) -> str | None:

@@ -33,7 +33,6 @@ class Connection(asyncio.Protocol):
         "_head_bytes",
         "_held_bytes",
         "_keeps",
-        "_loop",
         "_owner",
         "_parser",
         "_paused_reading",
@@ -44,6 +43,7 @@ class Connection(asyncio.Protocol):
         "busy",
         "head_came",
         "headers",
+        "loop",
         "status",
         "transport",
         "whole",
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: object = None) -> None:
-        self._loop = loop
+        self.loop = loop
         self._owner = owner  # what must live as long as the transport
         self._parser = _parser(self)
         self._closed = False
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
 
     def more(self) -> asyncio.Future[None]:
         """Done as soon as there is news: a head, a part of the body, the end, or a failure."""
-        waiter = self._waiter = self._loop.create_future()
+        waiter = self._waiter = self.loop.create_future()
         if self._failure is not None:
             waiter.set_result(None)
         return waiter

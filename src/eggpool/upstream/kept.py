@@ -63,10 +63,9 @@ class Kept:
             connection.abort()
             return
         connection.busy = False
-        loop = asyncio.get_running_loop()
-        self._idle.setdefault(taken.way, []).append((connection, loop.time()))
+        self._idle.setdefault(taken.way, []).append((connection, connection.loop.time()))
         if self._sweeper is None:
-            self._sweeper = loop.call_later(self._kept_s, self._sweep)
+            self._sweeper = connection.loop.call_later(self._kept_s, self._sweep)
 
     def close(self) -> None:
         """Close all connections, also those that are busy."""

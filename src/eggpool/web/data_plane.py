@@ -6,7 +6,6 @@ Plain ASGI: no framework stands between the socket and a stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from eggpool.config.schema import Config
 from eggpool.domain import Dialect
@@ -61,10 +60,11 @@ class DataPlane:
         arrived, arrived_ms = clock.now(), clock.wall_ms()
         number = self._dispatcher.ledger.new_id(arrived_ms)
         path, headers = scope["path"], scope["headers"]
+        named = dict(headers)
         request_id = f"{number:016x}"
         own: Headers = [(b"x-proxy-request-id", request_id.encode())]
         status = 499
-        upload = _Upload(headers, receive)
+        upload = _Upload(named, receive)
         exchange: Exchange | None = None
         inbound: Inbound | None = None
         try:
@@ -79,6 +79,7 @@ class DataPlane:
                 path=path[:LONGEST_PATH],
                 query=scope["query_string"].decode("latin-1"),
                 headers=headers,
+                named=named,
                 body=None,
                 envelope=None,
                 model=None,
@@ -100,7 +101,7 @@ class DataPlane:
             tries = exchange.attempts if exchange else 0
             own.append((b"x-proxy-attempt-count", b"%d" % tries))
             if exchange is not None:
-                own += decision.header(exchange, headers)
+                own += decision.header(exchange)
             if not await upload.discard(self._max_body_bytes):
                 own.append((b"connection", b"close"))
             await send_error(send, dialect_of(path, headers), error, request_id=request_id, headers=own)
@@ -129,7 +130,7 @@ class DataPlane:
                 )
             inbound.body = body or None
             return told
-        content_type = _content_type(inbound.headers) if inbound.surface.beside else b""
+        content_type = inbound.named.get(b"content-type", b"") if inbound.surface.beside else b""
         if content_type and forms.is_form(content_type):
             inbound.form = forms.read(content_type, body)
             inbound.model = inbound.form.model
@@ -142,7 +143,7 @@ class DataPlane:
         inbound.envelope = envelope
         inbound.model = envelope.model
         if self._affinity and inbound.surface.answers:
-            inbound.conversation = conversation_key(inbound.client, inbound.headers, envelope)
+            inbound.conversation = conversation_key(inbound.client, inbound.named, envelope)
         if envelope.stream and scope["http_version"] == "1.0":
             raise UpgradeRequired("A stream cannot be sent over HTTP/1.0; use HTTP/1.1, or ask without stream.")
         previous = envelope.raw("previous_response_id") if inbound.surface.dialect is Dialect.RESPONSES else None
@@ -154,16 +155,16 @@ class DataPlane:
 class _Upload:
     """The body of one request on its way in."""
 
-    def __init__(self, headers: Headers, receive: Receive) -> None:
-        self._headers = headers
+    def __init__(self, named: dict[bytes, bytes], receive: Receive) -> None:
+        self._named = named
         self._receive = receive
         self._whole = False
 
     async def read(self, limit: int) -> bytes:
         """All of it. Raises TooLarge, ClientLeft."""
-        for name, value in self._headers:
-            if name == b"content-length" and value.isdigit() and int(value) > limit:
-                raise TooLarge(_too_large(limit))
+        announced = self._named.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > limit:
+            raise TooLarge(_too_large(limit))
         parts: list[bytes] = []
         size = 0
         while not self._whole:
@@ -179,7 +180,7 @@ class _Upload:
 
         Closing while the client still sends would take the refusal away from it: it would see a broken connection.
         """
-        if not self._whole and any(name == b"expect" for name, _ in self._headers):
+        if not self._whole and b"expect" in self._named:
             return False  # to ask for the body would be to promise that it is wanted
         size = 0
         try:
@@ -206,10 +207,6 @@ def _allowed(route: Route | None, scope: Scope) -> Route:
     if scope["method"] not in route.methods:
         raise MethodNotAllowed(scope["path"], route.methods)
     return route
-
-
-def _content_type(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    return next((value for name, value in headers if name == b"content-type"), b"")
 
 
 def _peer(scope: Scope) -> str:

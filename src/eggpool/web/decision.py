@@ -13,9 +13,9 @@ MAX_BYTES = 600
 _ON = frozenset({b"1", b"true", b"yes"})
 
 
-def header(exchange: Exchange, asked: Headers) -> Headers:
+def header(exchange: Exchange) -> Headers:
     """The header, or none when the request's own headers do not ask for it with `x-eggpool-decision: 1`."""
-    if not any(name == NAME and value.strip().lower() in _ON for name, value in asked):
+    if exchange.inbound.named.get(NAME, b"").strip().lower() not in _ON:
         return []
     return [(NAME, shown(exchange.decision))]
 

@@ -26,7 +26,6 @@ class Delivery:
     """
 
     __slots__ = (
-        "_asked",
         "_codec",
         "_connection",
         "_early",
@@ -46,14 +45,13 @@ class Delivery:
         self, exchange: Exchange, scope: Scope, send: Send, own: Headers, codec: Codec, quiet_s: float
     ) -> None:
         self._exchange = exchange
-        self._asked: Headers = scope["headers"]
         self._connection = connection_of(scope)
         self._send = send
         self._own = own
         self._codec = codec
         self._quiet_s = quiet_s
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._loop = self._connection.loop
+        self._task = self._connection.task
         self._timer: asyncio.TimerHandle | None = None
         self._last = 0.0
         self._early = False  # the client has the head of a stream, but no account has answered yet
@@ -68,7 +66,7 @@ class Delivery:
             self._timer = self._loop.call_later(self._quiet_s, self._look)
         try:
             self._connection.watch(self._left)
-            head = await exchange.open()
+            head = await exchange.open(self._task)
             if self._early and not _is_stream(head):
                 await self._tell_error(head)
             else:
@@ -84,7 +82,7 @@ class Delivery:
         except StreamCut:
             self._connection.abort()
         except asyncio.CancelledError:
-            if not self._gone or self._task is None:
+            if not self._gone:
                 raise
             self._task.uncancel()
         finally:
@@ -99,7 +97,7 @@ class Delivery:
             self._own.append((b"x-proxy-attempt-count", b"%d" % exchange.attempts))
             if exchange.account is not None:
                 self._own.append((b"x-eggpool-account", exchange.account.encode("utf-8", "replace")))
-            self._own += decision.header(exchange, self._asked)
+            self._own += decision.header(exchange)
             await send({"type": "http.response.start", "status": head.status, "headers": head.headers + self._own})
         while piece := await exchange.read():
             self._last = self._loop.time()
@@ -118,8 +116,7 @@ class Delivery:
 
     def _left(self) -> None:
         self._gone = True
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     def _look(self) -> None:
         """The timer: has the stream been silent for too long? One timer for a whole answer, moved on when it fires."""

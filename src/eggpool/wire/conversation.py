@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from eggpool.wire import fields, leading
 from eggpool.wire.envelope import Envelope
@@ -44,14 +44,13 @@ AGENT_HEADER = b"x-claude-code-agent-id"
 FIELDS = ("session_id", "conversation_id", "thread_id", "chat_id")
 """Fields that name a conversation, of a body and of its `metadata`."""
 
-_RANKS = {name: rank for rank, name in enumerate(HEADERS)}
 _TELLING = frozenset({*HEADERS, AGENT_HEADER})
 _NAMING = frozenset({"metadata", "conversation", "prompt_cache_key", "previous_response_id", *FIELDS})
 _SESSION_OF_USER = re.compile(r"_session_([0-9A-Za-z-]{8,128})\Z")  # user_<hash>_account_<id>_session_<id>
 _ONE_OF_ITS_KIND = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-|(?=[A-Za-z]{0,15}[0-9])[0-9A-Za-z]{16}")
 
 
-def conversation_key(client: str, headers: Iterable[tuple[bytes, bytes]], envelope: Envelope | None) -> bytes | None:
+def conversation_key(client: str, headers: Mapping[bytes, bytes], envelope: Envelope | None) -> bytes | None:
     """The key of a request's conversation, 16 bytes; None when nothing tells.
 
     It depends on the client's name, so that two clients with the same names for their conversations do not meet, and
@@ -87,17 +86,12 @@ def named_keys(client: str, model: str, name: str) -> tuple[bytes, ...]:
     return tuple(_key(client, model, (place, told, b"")) for place in (b"header", b"field"))
 
 
-def _in_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes]:
+def _in_headers(headers: Mapping[bytes, bytes]) -> tuple[bytes | None, bytes]:
     """The best name in the headers, and the subagent's."""
-    best, named, agent = len(HEADERS), None, b""
-    for name, value in headers:
-        if name not in _TELLING:
-            continue
-        if name == AGENT_HEADER:
-            agent = value
-        elif value and _RANKS[name] < best:
-            best, named = _RANKS[name], value
-    return named, agent
+    if _TELLING.isdisjoint(headers):
+        return None, b""
+    named = next((value for name in HEADERS if (value := headers.get(name))), None)
+    return named, headers.get(AGENT_HEADER, b"")
 
 
 def _in_fields(envelope: Envelope) -> str | None:
