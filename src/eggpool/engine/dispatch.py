@@ -16,6 +16,7 @@ from eggpool.config.schema import Config
 from eggpool.domain import AccountLabel, Dialect, Outcome, Usage
 from eggpool.engine.booking import Attempt, Booking
 from eggpool.engine.clock import Clock
+from eggpool.engine.deadlines import Deadlines
 from eggpool.engine.inbound import Head, Inbound
 from eggpool.engine.judging import JSON, Answer, Failure, Judge, Relay, told_in_band
 from eggpool.engine.leases import ONE_REQUEST, Lease
@@ -84,6 +85,7 @@ class Dispatcher:
         self.pool = pool
         self.ledger = ledger
         self.clock = clock
+        self.deadlines = Deadlines()
         self.redacted = frozenset(name.lower().encode("latin-1") for name in config.security.redact_headers)
         self.local = {provider.id: is_local(provider.base_url) for provider in config.providers.values()}
 
@@ -124,6 +126,7 @@ class Exchange:
         self._held = b""  # what is to be handed over before anything more is read
         self._note: Note | None = None  # of a whole plain reply
         self._last_word_from: AccountLabel | None = None
+        self._task: asyncio.Task[None] | None = None  # in which an account is looked for
         self._late = False
         self._early = False
         self._closed = False
@@ -181,8 +184,10 @@ class Exchange:
         Raises RequestRefused or CannotServe when there is none; a provider's own error, when it is the last word, is
         an answer like any other.
         """
-        deadline = self._inbound.arrived + self._dispatcher.config.routing.deadline_s
-        timer = task.get_loop().call_later(deadline - self._pool.clock.now(), self._too_late, task)
+        self._task = task
+        left_s = self._inbound.arrived + self._dispatcher.config.routing.deadline_s - self._pool.clock.now()
+        deadlines = self._dispatcher.deadlines
+        deadlines.remember(self._too_late, left_s, task.get_loop())
         try:
             head = await self._walk()
         except asyncio.CancelledError:
@@ -193,7 +198,7 @@ class Exchange:
         except (RequestRefused, CannotServe) as error:
             raise self._refused(error) from None
         finally:
-            timer.cancel()
+            deadlines.forget(self._too_late)
         self._booking.status = head.status
         if self._inbound.gives_up_at_429 and (quota := self._pool.told_codex()):
             others = [one for one in head.headers if not one[0].startswith(codex_headers.PREFIXES)]
@@ -240,9 +245,10 @@ class Exchange:
         self._booking.close(outcome, self._usage())
         self._calibrate(outcome)
 
-    def _too_late(self, task: asyncio.Task[None]) -> None:
-        self._late = True
-        task.cancel()
+    def _too_late(self) -> None:
+        if self._task is not None:
+            self._late = True
+            self._task.cancel()
 
     # --- finding an account -------------------------------------------------------------------------------------
 
