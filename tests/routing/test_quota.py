@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from eggpool.domain import QuotaReport, QuotaUnit, WindowKind, WindowSource, WindowSpec
-from eggpool.routing.quota import MOST_WINDOWS, SHORT_FULL, Quota, QuotaSnapshot, Reservation, WindowView
+from eggpool.routing.quota import HAIR, MOST_WINDOWS, SHORT_FULL, Quota, QuotaSnapshot, Reservation, WindowView
 from eggpool.routing.spending import Spending
 from eggpool.routing.windows import BUCKETS, LARGEST_SHARE, TOLD_BEYOND, Channel
 
@@ -472,7 +472,7 @@ def test_the_line_says_what_the_windows_say(quota: Quota, waits: list[int]) -> N
 
 @given(histories(), st.lists(st.tuples(st.integers(0, DAY), st.integers(0, 600)), min_size=1, max_size=8))
 def test_spending_between_readings_moves_the_line(quota: Quota, steps: list[tuple[int, int]]) -> None:
-    """A line that was read before says after more spending what one says that is made anew."""
+    """A line that was read before says after more spending what one says that is made anew, give or take a hair."""
     now_ms = NOW
     for wait, amount in steps:
         now_ms += wait
@@ -480,8 +480,9 @@ def test_spending_between_readings_moves_the_line(quota: Quota, steps: list[tupl
         quota.settle(quota.reserve(tokens(7), now_ms), tokens(amount), now_ms)
         anew = Quota()
         anew.windows, anew.per_model = quota.windows, quota.per_model
-        assert quota.pressure(now_ms) == pytest.approx(anew.pressure(now_ms))
-        assert quota.exhausted(now_ms) == anew.exhausted(now_ms)
+        assert quota.pressure(now_ms) == pytest.approx(anew.pressure(now_ms), abs=2 * HAIR)  # a long and a short window
+        if all(abs(share - 1.0) > HAIR for share in quota.shares(now_ms)):
+            assert quota.exhausted(now_ms) == anew.exhausted(now_ms)
         assert quota.refusal(now_ms) == anew.refusal(now_ms)
 
 

@@ -25,6 +25,7 @@ SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest co
 MOST_WINDOWS = 64  # of one account: what a provider can make us remember
 _ABOUT = 0.25  # two windows are of about one length when they differ by less than this part
 _SHORT_STEPS = 300  # in which the crowding of a short window follows its time
+HAIR = 0.0005  # of a window: spending that moves none of them by more leaves the line as it is
 _LONGEST_LINE_MS = 60_000  # a line holds for no longer, so that a clock that was set wrong is left soon
 _LENGTH_S = {
     "minute": 60,
@@ -97,13 +98,16 @@ class Quota:
     """
 
     __slots__ = (
+        "_hair",
         "_lines",
         "_lines_until_ms",
         "_longest_ms",
         "_model",
+        "_moved",
         "_poll_ms",
         "_reserved",
         "_reserved_all",
+        "_steps",
         "crowded",
         "exhausted_now",
         "per_model",
@@ -124,6 +128,9 @@ class Quota:
         self.windows = [Window(spec, configured=spec) for spec in _without_replaced(specs)]
         self._lines: list[tuple[Window, Line]] = []  # of the windows whose limit is known
         self._longest_ms = 0
+        self._steps = (0.0, 0.0, 0.0)  # how far one unit of each amount moves the window that it moves most
+        self._moved = 0.0  # how far spending has moved windows since the line was made
+        self._hair = 0.0  # how far it may, before the line is made anew
         self._lines_until_ms = 0  # so long, spending alone changes how they stand
         self._model: str | None = None  # that the line is about
         self.per_model = False  # whether anything is known about single models
@@ -172,8 +179,8 @@ class Quota:
                 ends_ms = window.ends_ms
                 window.add(amount, began_ms, now_ms)
                 if window.ends_ms != ends_ms:
-                    self._lines_until_ms = 0  # a period has begun
-        self.until_ms = 0
+                    self.until_ms = self._lines_until_ms = 0  # a period has begun
+        self._move(amounts, 1)
 
     def reserved(self, unit: QuotaUnit, model: str | None = None) -> int:
         """What is set aside now, for all requests or for those of one model."""
@@ -190,7 +197,14 @@ class Quota:
             _add(of_model, reservation.amounts, sign)
             if of_model == _NONE:
                 del self._reserved[reservation.model]
-        self.until_ms = 0
+        self._move(reservation.amounts, sign)
+
+    def _move(self, amounts: Amounts, sign: int) -> None:
+        """Note that so much more, or less, is used; make the line anew when that is more than a hair."""
+        steps = self._steps
+        self._moved += sign * (amounts[0] * steps[0] + amounts[1] * steps[1] + amounts[2] * steps[2])
+        if not -self._hair <= self._moved <= self._hair:
+            self.until_ms = 0
 
     # --- what is told -------------------------------------------------------------------------------------------
 
@@ -276,6 +290,7 @@ class Quota:
         self._lines, self._longest_ms, self.refused = lines, longest_ms, refused
         # Where a ceiling refuses, spending changes more than how the windows stand.
         self._lines_until_ms = 0 if enforced else until
+        self._hair = 0.0 if enforced else HAIR
         self._weigh(now_ms, until)
 
     def _knows_better(self, now_ms: int) -> bool:
@@ -295,12 +310,15 @@ class Quota:
         """
         self.since_ms, self.value, self.slope, self.ratio, self.crowded = now_ms, 0.0, 0.0, 0.0, 0.0
         self.exhausted_now = False
+        self._moved = 0.0
+        steps = [0.0, 0.0, 0.0]
         pace: float | None = None
         short: tuple[float, int] | None = None  # ratio and place of the most crowded one
         for window, line in self._lines:
             place, length_ms = window.place, window.length_ms
             share = window.share(now_ms, self._aside(window.model)[place], self._poll_ms) or 0.0
             elapsed = window.elapsed(now_ms)
+            steps[place] = max(steps[place], line.ratio)
             if share >= 1.0 and not window.is_guess:
                 self.exhausted_now = True  # a limit that nobody named has no end: to ask costs one refusal at most
             if length_ms * (1 + _ABOUT) >= self._longest_ms:
@@ -315,6 +333,7 @@ class Quota:
             self.value = pace + self.crowded
         if short is not None and short[1] == self.place:
             self.ratio += short[0]
+        self._steps = (steps[0], steps[1], steps[2])
         self.until_ms = max(until, now_ms + 1)
 
     def _ruled_out(
