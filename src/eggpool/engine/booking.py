@@ -8,6 +8,7 @@ from __future__ import annotations
 from eggpool.domain import AttemptRecord, Dialect, Outcome, RequestBegun, RequestRecord, Usage, UsageSource
 from eggpool.engine.clock import Clock
 from eggpool.engine.inbound import Inbound
+from eggpool.engine.leases import Lease
 from eggpool.engine.search import Search
 from eggpool.logs import redact
 from eggpool.pricing import cost
@@ -25,12 +26,12 @@ class Attempt:
 
     __slots__ = ("began", "began_ms", "candidate", "dialect", "first_byte", "number", "reply", "upstream_request_id")
 
-    def __init__(self, number: int, candidate: Candidate, dialect: Dialect, clock: Clock) -> None:
+    def __init__(self, number: int, candidate: Candidate, dialect: Dialect, lease: Lease) -> None:
         self.number = number
         self.candidate = candidate
         self.dialect = dialect  # in which the account is asked
-        self.began = clock.now()
-        self.began_ms = clock.wall_ms()
+        self.began = lease.began
+        self.began_ms = lease.began_ms
         self.reply: Reply | None = None
         self.first_byte: float | None = None
         self.upstream_request_id: str | None = None
@@ -99,9 +100,9 @@ class Booking:
         if lost and self.decision is not None:
             self.decision = also_lost(self.decision, lost)
 
-    def attempt(self, candidate: Candidate, dialect: Dialect) -> Attempt:
-        """An account is tried from now on, in that dialect."""
-        attempt = Attempt(len(self._records) + 1, candidate, dialect, self._clock)
+    def attempt(self, candidate: Candidate, dialect: Dialect, lease: Lease) -> Attempt:
+        """The account that was leased is tried, in that dialect."""
+        attempt = Attempt(len(self._records) + 1, candidate, dialect, lease)
         if self._first_attempt is None:
             self._first_attempt = attempt.began
         inbound = self._inbound

@@ -305,7 +305,7 @@ class Exchange:
         if self._inbound.conversation is not None and (bound is None or not bound.warm):  # a warm one would stay as is
             now_ms = self._pool.clock.wall_ms()
             self._pool.affinity.expect(self._inbound.conversation, choice.candidate.account, now_ms)
-        attempt = self._attempt = self._booking.attempt(choice.candidate, search.dialect)
+        attempt = self._attempt = self._booking.attempt(choice.candidate, search.dialect, lease)
         try:
             outcome = await self._send_and_judge(lease, attempt)
         except UpstreamError as error:
@@ -350,9 +350,9 @@ class Exchange:
         target = lease.target
         hurried = self._searching.others_left and not self._dispatcher.local[target.provider.id]
         reply = attempt.reply = await self._send(lease, hurried=hurried)
-        attempt.first_byte = self._pool.clock.now()
+        attempt.first_byte, now_ms = self._pool.clock.now(), self._pool.clock.wall_ms()
         attempt.upstream_request_id = _shown_id(reply, target.secrets)
-        self._pool.learn_headers(lease.candidate, reply.headers)
+        self._pool.learn_headers(lease.candidate, reply.headers, now_ms)
         head = Head(reply.status, towards_client(reply.headers, self._dispatcher.redacted, target.secrets))
         translation = self._translation
         judge = Judge(
@@ -367,7 +367,7 @@ class Exchange:
             early=lambda: self._early,
             translation=translation,
         )
-        return await judge.judge(self._pool.clock.wall_ms())
+        return await judge.judge(now_ms)
 
     async def _send(self, lease: Lease, *, hurried: bool) -> Reply:
         """Send the request; when the kept connection that it took turns out to be closed, once more on a fresh one."""

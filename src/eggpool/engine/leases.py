@@ -67,12 +67,13 @@ class Lease:
 
     __slots__ = (
         "_account",
-        "_began",
         "_clock",
         "_line",
         "_reservation",
         "_rests",
         "_trials",
+        "began",
+        "began_ms",
         "candidate",
         "settled",
     )
@@ -86,9 +87,10 @@ class Lease:
         self._clock = clock
         self._trials: list[ScopeKey] = []
         self.candidate = candidate
-        self._began = account.last_used = clock.now()
+        self.began = account.last_used = clock.now()
         account.in_flight += 1
-        self._reservation = account.quota.reserve(estimate, clock.wall_ms(), candidate.model)
+        self.began_ms = clock.wall_ms()
+        self._reservation = account.quota.reserve(estimate, self.began_ms, candidate.model)
         self.settled = False
 
     @property
@@ -106,7 +108,7 @@ class Lease:
         """The account answers: whatever rested on the way is well, however long the answer takes."""
         resting = len(self._rests.states)
         if resting:
-            self._step(self._scopes().values(), health.Succeeded(self._began))
+            self._step(self._scopes().values(), health.Succeeded(self.began))
             if len(self._rests.states) < resting:
                 self._line.wake()
 

@@ -179,10 +179,10 @@ class Pool:
             self.resting_scopes.doubt(health.account_scope(label), Kind.PLAN_WINDOW.value)
             self.line.wake()
 
-    def learn_headers(self, candidate: Candidate, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def learn_headers(self, candidate: Candidate, headers: Iterable[tuple[bytes, bytes]], now_ms: int) -> None:
         """Take in what the headers of a reply say about its account's windows."""
         account = self.accounts[candidate.account]
-        reports = read_headers(headers, self.clock.wall_ms(), model=candidate.model, periods=account.periods)
+        reports = read_headers(headers, now_ms, model=candidate.model, periods=account.periods)
         if reports:
             self.learn(candidate.account, reports, "headers")
 

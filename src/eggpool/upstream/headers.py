@@ -101,11 +101,13 @@ def towards_client(
     """
     received = list(received)
     nominated = _nominated(received)
-    return [
-        (name, hide(value, secrets))
-        for name, value in received
-        if _comes_back(name) and name not in redacted and name not in nominated and not _UNSENDABLE.search(value)
+    crossing = [
+        field for field in received if _comes_back(field[0]) and field[0] not in redacted and field[0] not in nominated
     ]
+    together = b" ".join([value for _, value in crossing])  # nearly always there is nothing in any of them
+    if _UNSENDABLE.search(together) or hide(together, secrets) is not together:
+        return [(name, hide(value, secrets)) for name, value in crossing if not _UNSENDABLE.search(value)]
+    return crossing
 
 
 @lru_cache(maxsize=KEPT_NAMES)

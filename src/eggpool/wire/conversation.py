@@ -138,5 +138,5 @@ def _text_at(envelope: Envelope, field: str) -> str | None:
 def _key(client: str, model: str, parts: Sequence[bytes]) -> bytes:
     """The hash of all parts, each with its length before it, so that no two lists of parts read the same."""
     told = [client.encode("utf-8", "surrogatepass"), model.encode("utf-8", "surrogatepass"), *parts]
-    framed = b"".join([b"%d:%b" % (len(part), part) for part in told])
+    framed = b"".join([piece for part in told for piece in (len(part).to_bytes(8), part)])
     return hashlib.blake2b(framed, digest_size=KEY_BYTES, person=b"conversation").digest()

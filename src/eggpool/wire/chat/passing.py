@@ -162,24 +162,23 @@ def read_usage(value: object) -> Usage | None:
     block = fields.mapping(value)
     if not block:
         return None
-    prompt_details = fields.mapping(block.get("prompt_tokens_details"))
-    output_details = fields.mapping(block.get("completion_tokens_details"))
     # The endpoints for images and speech say input and output, as Responses does.
     prompt = fields.count(block.get("prompt_tokens")) or fields.count(block.get("input_tokens"))
     completion = fields.count(block.get("completion_tokens")) or fields.count(block.get("output_tokens"))
-    reasoning = fields.count(output_details.get("reasoning_tokens"))
-    total = fields.count(block.get("total_tokens"))
-    if reasoning and total == prompt + completion + reasoning:
-        completion += reasoning  # xAI and Gemini count reasoning beside the completion, not inside it
+    read = max(fields.count(block.get("prompt_cache_hit_tokens")), fields.count(block.get("cached_tokens")))
+    write = reasoning = 0
+    if details := fields.mapping(block.get("prompt_tokens_details")):
+        read = max(read, fields.count(details.get("cached_tokens")))
+        write = fields.count(details.get("cache_write_tokens"))
+    if details := fields.mapping(block.get("completion_tokens_details")):
+        reasoning = fields.count(details.get("reasoning_tokens"))
+        if reasoning and fields.count(block.get("total_tokens")) == prompt + completion + reasoning:
+            completion += reasoning  # xAI and Gemini count reasoning beside the completion, not inside it
     return usage_of(
         input_tokens=prompt,
         output_tokens=completion,
-        cache_read=max(
-            fields.count(prompt_details.get("cached_tokens")),
-            fields.count(block.get("prompt_cache_hit_tokens")),
-            fields.count(block.get("cached_tokens")),
-        ),
-        cache_write=fields.count(prompt_details.get("cache_write_tokens")),
+        cache_read=read,
+        cache_write=write,
         reasoning=reasoning,
         cost_nanodollars=fields.nanodollars(block.get("cost")),
     )
