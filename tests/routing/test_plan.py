@@ -25,7 +25,7 @@ from eggpool.domain import (
 from eggpool.routing.capabilities import SURELY
 from eggpool.routing.catalog import Candidate, Offer
 from eggpool.routing.health import Rest, ScopeKey, account_scope, model_scope, provider_scope, status
-from eggpool.routing.plan import IN_FLIGHT_COST, TRIAL_S, Affinity, Demand, Plan, plan
+from eggpool.routing.plan import IN_FLIGHT_COST, STEPS, TRIAL_S, Affinity, Demand, Plan, plan
 from eggpool.routing.quota import Quota
 from eggpool.routing.speech import Surface
 from eggpool.routing.spending import Spending
@@ -238,7 +238,8 @@ def test_the_order(situation: tuple[Pool, list[Candidate]], demand: Demand) -> N
         rests = [pool.rests[scope] for scope in scopes(one) if scope in pool.rests]
         guessed = any(status(rest, NOW) in ("resting", "trial") for rest in rests)
         assert choice.score == pytest.approx(
-            account.quota.pressure(NOW_MS, demand.estimate, "m") + IN_FLIGHT_COST * account.in_flight / account.weight
+            account.quota.pressure(NOW_MS, demand.estimate, "m") + IN_FLIGHT_COST * account.in_flight / account.weight,
+            abs=0.51 / STEPS,
         )
         assert choice.exhausted == account.quota.exhausted(NOW_MS, "m")
         assert (choice.last_resort, choice.billing) == (guessed, account.billing)
@@ -422,3 +423,15 @@ def test_a_spent_quota_refuses() -> None:
     assert [(refusal.reason, refusal.until_at_ms) for refusal in result.refused] == [("spent_weekly", NOW_MS + 90_000)]
     assert result.retry_after_s == 90
     assert (result.count, result.first, result.choices) == (0, None, ())
+
+
+def test_what_differs_by_a_hair_is_a_tie() -> None:
+    """Two accounts that small requests have used by next to nothing take turns, instead of one until it is ahead."""
+    quota = Quota([WEEK])
+    quota.learn(QuotaReport("weekly", NOW_MS, QuotaUnit.PERCENT, used_share=0.0004), NOW_MS)
+    untouched = Quota([WEEK])
+    untouched.learn(QuotaReport("weekly", NOW_MS, QuotaUnit.PERCENT, used_share=0.0), NOW_MS)
+    accounts = {"a/1": Account(last_used=2.0, quota=untouched), "a/2": Account(last_used=1.0, quota=quota)}
+    pool = Pool({AccountLabel(label): account for label, account in accounts.items()})
+    assert untouched.pressure(NOW_MS) < quota.pressure(NOW_MS)
+    assert order(planned(pool, [candidate(label) for label in accounts])) == ["a/2", "a/1"]

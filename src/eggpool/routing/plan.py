@@ -24,6 +24,7 @@ TRIAL_S = 1.0  # when to come back while another request is finding out whether 
 IN_FLIGHT_COST = 0.02  # of score, for each request in flight by weight: a burst spreads at once
 TRANSLATION_COST = 0.01  # of score: where all else is equal, an answer that needs no translation is better
 AFFINITY_SLACK = 0.30
+STEPS = 1000  # of score, in one window: what differs by less is a tie, so that small requests spread too
 
 NO_NEEDS = Needs()
 
@@ -202,6 +203,7 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
         )
         if heard is not dialect:
             score += TRANSLATION_COST
+        score = round(score * STEPS) / STEPS
         row = (group, score, in_flight, account.last_used, label, candidate)
         lack = lacks(candidate, needs) if needs is not NO_NEEDS else None
         if lack is None:
