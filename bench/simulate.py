@@ -4,7 +4,8 @@
     python bench/simulate.py --seeds 21-40
 
 For each seed three worlds are drawn (`bench/worlds.py` says from what): plans with metered accounts behind them, the
-same plans alone, and equal plans. Every strategy meets each of them. Printed are the median and the worst over the
+same plans alone, and equal plans. The first two have 1 to 1.25 times the work that the plans can serve, as
+`bench/capacity.py` finds it. Every strategy meets each of them. Printed are the median and the worst over the
 worlds of a kind, then one line per bar; the exit code is 1 when a bar does not hold.
 """
 
@@ -22,9 +23,10 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.demand import draw
 from bench.simulation import Figures, Simulation
 from bench.strategies import STRATEGIES
-from bench.worlds import KINDS, draw
+from bench.worlds import KINDS
 
 OURS, UNPACED, LEAST, STICKY = "ours", "affinity, then highest share", "least utilised (0.1)", "sticky"
 METERED, ALONE, EQUAL = KINDS
@@ -47,7 +49,8 @@ COLUMNS = (
     Column("with room", 1, 0, True, lambda one: one.refused_with_room),
     Column("waiting", 1, 0, True, lambda one: one.refused_waiting),
     Column("refused %", 100, 2, True, lambda one: one.refused),
-    Column("expired %", 100, 1, True, lambda one: one.expired),
+    Column("beyond %", 100, 2, True, lambda one: one.beyond),
+    Column("unspent %", 100, 1, True, lambda one: one.unspent),
     Column("cached %", 100, 1, False, lambda one: one.cached),
     Column("paid $/M", 1, 3, True, lambda one: one.paid_per_million),
     Column("cost $/M", 1, 3, True, lambda one: one.cost),

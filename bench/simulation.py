@@ -33,11 +33,12 @@ class Figures(NamedTuple):
     refused_with_room: int  # although an account that was eligible would have served
     refused_waiting: int  # although one would have, that had refused for quota within minutes and named no end
     refused: float
-    expired: float  # of what the plans hold
+    beyond: float  # of the work, what the plans cannot serve even in hindsight
+    unspent: float  # of what the plans can serve; negative where more is spent on reading anew
     cached: float  # of input tokens
     paid_per_million: float  # dollars to metered accounts, for each million tokens served
     cost: float  # dollars at list price of all that was served, by token
-    spread: float  # between the most and the least used plan, in parts of what it holds
+    spread: float  # between the most and the least used plan, in parts of what one serves on average
     moves: float  # of turns whose cache was warm, those that went elsewhere
 
 
@@ -226,7 +227,8 @@ class Simulation:
             refused_with_room=self._refused_with_room,
             refused_waiting=self._refused_waiting,
             refused=self._refused / self._requests,
-            expired=1 - sum(used) / self._world.capacity,
+            beyond=max(0.0, 1 - self._world.capacity / self._world.demand),
+            unspent=1 - sum(used) / self._world.capacity,
             cached=self._cached / self._input,
             paid_per_million=paid / tokens * 1e6,
             cost=total / tokens * 1e6,

@@ -1,12 +1,16 @@
 """The worlds of the simulator: what is drawn, from which ranges, and how. No routing here, and no results.
 
+How much work comes is found in `bench/demand.py`, which puts a world together.
+
 Sums are dollars, prices dollars per million tokens, instants milliseconds since 1970. A world is drawn from its seed
 alone, so every strategy meets the same accounts, the same conversations and the same failures.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from eggpool.domain import QuotaUnit, WindowKind
@@ -17,8 +21,8 @@ from eggpool.routing.periods import Every, anchored
 DAYS = (21, 35)
 PLAN_ACCOUNTS = (3, 7)
 METERED_ACCOUNTS = (1, 2)  # behind the plans, where a world has any
-DEMAND = (1.0, 1.25)  # of what the plans hold, when each conversation stays where its cache is
-DEMAND_EQUAL = (0.4, 0.9)  # in worlds of equal accounts
+DEMAND = (1.0, 1.25)  # of what the plans can serve of it, when each conversation stays where its cache is
+DEMAND_EQUAL = (0.4, 0.9)  # in worlds of equal accounts, of what they can serve when work never ends
 
 # Plans, as they are sold: five hours and a week (coding plans), a day (compute subscriptions), a month (credits). Each
 # counts in one unit; longer limits are multiples of shorter ones.
@@ -33,8 +37,7 @@ FIVE_HOUR_ROLLS = 0.3  # else a block that begins at the first use
 WEEK_KINDS = ((WindowKind.ANCHORED, 0.5), (WindowKind.ROLLING, 0.25), (WindowKind.BLOCK, 0.25))
 UNITS = ((QuotaUnit.MONEY, 0.75), (QuotaUnit.TOKENS, 0.1), (QuotaUnit.REQUESTS, 0.15))
 
-# When a world begins, longer windows are under way, used at an even pace (give or take), so that what the plans hold
-# over its time is what their limits let through: no gift of whole periods at the start.
+# When a world begins, longer windows are under way, used at an even pace (give or take): no gift of whole periods.
 USED_BEFORE = (0.8, 1.0)  # of the share of the period that is over; of a rolling window, of the limit
 
 # What the pool knows of a plan: its windows beforehand, through a meter, or neither.
@@ -161,53 +164,39 @@ class World(NamedTuple):
     accounts: tuple[AccountFacts, ...]
     conversations: tuple[Conversation, ...]
     prices: Prices
-    capacity: float  # dollars of work that the plans hold
+    capacity: float  # dollars of it that the plans can serve
     demand: float  # dollars of work, when each conversation stays where its cache is
 
 
 KINDS = ("metered behind", "plans only", "equal plans")
 
 
-def draw(kind: str, seed: int) -> World:
-    """The world of that kind and seed."""
-    # Worlds with and without metered accounts are otherwise the same.
-    chance = random.Random(f"{'equal' if kind == 'equal plans' else 'mixed'} {seed}")
-    ends_ms = STARTS_MS + chance.randint(*DAYS) * DAY_MS
-    fresh = chance.uniform(*INPUT_PRICE) / 1e6
-    prices = Prices(
-        fresh=fresh * chance.uniform(*CACHE_WRITE_PER_INPUT),
-        read=fresh * chance.uniform(*CACHE_READ_PER_INPUT),
-        output=fresh * chance.uniform(*OUTPUT_PER_INPUT),
-    )
-    usual = _usual_turn(prices, random.Random(f"usual {seed}"))
-    count = chance.randint(*PLAN_ACCOUNTS)
-    if kind == "equal plans":
-        one = _plan(chance, 0, usual, ends_ms)
-        plans = [one._replace(name=f"plan/{number}", outages=_outages(chance, ends_ms)) for number in range(count)]
-    else:
-        plans = [_plan(chance, number, usual, ends_ms) for number in range(count)]
-    capacity = sum(_holds(account, usual, ends_ms) for account in plans)
-    demand = capacity * chance.uniform(*(DEMAND_EQUAL if kind == "equal plans" else DEMAND))
-    conversations, drawn = _conversations(chance, prices, demand, ends_ms)
-    metered = [
-        AccountFacts(f"metered/{number}", (), 1.0, True, None, False, True, (), chance.uniform(*ERROR_RATE))
-        for number in range(chance.randint(*METERED_ACCOUNTS))
-    ]
-    accounts = [*plans, *metered] if kind == "metered behind" else plans
-    return World(kind, seed, ends_ms, tuple(accounts), tuple(conversations), prices, capacity, drawn)
-
-
-class _Usual(NamedTuple):
+class Usual(NamedTuple):
     """A request as it is on average."""
 
     dollars: float
     tokens: float
 
+    def per_dollar(self, unit: QuotaUnit, basis: float = 1.0) -> float:
+        """What a dollar of usual work takes of a limit in that unit."""
+        return {QuotaUnit.MONEY: basis, QuotaUnit.TOKENS: self.tokens / self.dollars}.get(unit, 1 / self.dollars)
 
-def _usual_turn(prices: Prices, chance: random.Random) -> _Usual:
+
+def draw_prices(chance: random.Random) -> Prices:
+    """What the one model costs."""
+    fresh = chance.uniform(*INPUT_PRICE) / 1e6
+    return Prices(
+        fresh=fresh * chance.uniform(*CACHE_WRITE_PER_INPUT),
+        read=fresh * chance.uniform(*CACHE_READ_PER_INPUT),
+        output=fresh * chance.uniform(*OUTPUT_PER_INPUT),
+    )
+
+
+def usual_turn(prices: Prices, chance: random.Random) -> Usual:
+    """The mean of many."""
     turns = [turn for _ in range(200) for turn in _turns(chance)]
     dollars = sum(ideal_cost(prices, turn) for turn in turns) / len(turns)
-    return _Usual(dollars, sum(turn.prompt + turn.output for turn in turns) / len(turns))
+    return Usual(dollars, sum(turn.prompt + turn.output for turn in turns) / len(turns))
 
 
 def ideal_cost(prices: Prices, turn: Turn) -> float:
@@ -215,10 +204,26 @@ def ideal_cost(prices: Prices, turn: Turn) -> float:
     return prices.cost(turn.prompt, turn.kept if turn.gap_ms <= CACHE_LIFETIME_S * 1000 else 0, turn.output)
 
 
-def _plan(chance: random.Random, number: int, usual: _Usual, ends_ms: int) -> AccountFacts:
+def draw_plans(chance: random.Random, usual: Usual, ends_ms: int, *, equal: bool) -> list[AccountFacts]:
+    """The plans, each its own or all as the first one."""
+    count = chance.randint(*PLAN_ACCOUNTS)
+    if not equal:
+        return [_plan(chance, number, usual, ends_ms) for number in range(count)]
+    one = _plan(chance, 0, usual, ends_ms)
+    return [one._replace(name=f"plan/{number}", outages=_outages(chance, ends_ms)) for number in range(count)]
+
+
+def draw_metered(chance: random.Random) -> list[AccountFacts]:
+    """Accounts that are paid by the token."""
+    return [
+        AccountFacts(f"metered/{number}", (), 1.0, True, None, False, True, (), chance.uniform(*ERROR_RATE))
+        for number in range(chance.randint(*METERED_ACCOUNTS))
+    ]
+
+
+def _plan(chance: random.Random, number: int, usual: Usual, ends_ms: int) -> AccountFacts:
     unit = _pick(chance, UNITS)
-    scale = {QuotaUnit.MONEY: 1.0, QuotaUnit.TOKENS: usual.tokens / usual.dollars}.get(unit, 1 / usual.dollars)
-    windows = _sold(chance, unit, scale)
+    windows = _sold(chance, unit, usual.per_dollar(unit))
     windows = [one if one.name == "five_hour" else _under_way(chance, one) for one in windows]
     known = chance.random() < KNOWN_BEFOREHAND
     has_meter = chance.random() < (METER_IF_KNOWN if known else METER_IF_UNKNOWN)
@@ -283,23 +288,13 @@ def _outages(chance: random.Random, ends_ms: int) -> tuple[tuple[int, int], ...]
     return tuple((begin, begin + chance.randint(*OUTAGE_S) * 1000) for begin in begins)
 
 
-def _holds(account: AccountFacts, usual: _Usual, ends_ms: int) -> float:
-    """Dollars of usual work that a plan holds over the world's time: what its scarcest window lets through."""
-    per_dollar = {QuotaUnit.MONEY: account.basis, QuotaUnit.TOKENS: usual.tokens / usual.dollars}
-    return min(
-        window.limit * (ends_ms - STARTS_MS) / window.length_ms / per_dollar.get(window.unit, 1 / usual.dollars)
-        for window in account.windows
-    )
-
-
 def borders(window: WindowFacts, at_ms: int) -> tuple[int, int]:
     """The period of an anchored window that an instant lies in."""
     return anchored(window.every, window.anchor_day, window.anchor_s, window.length_ms, at_ms)
 
 
-def _conversations(
-    chance: random.Random, prices: Prices, demand: float, ends_ms: int
-) -> tuple[list[Conversation], float]:
+def draw_conversations(chance: random.Random, ends_ms: int) -> Iterator[Conversation]:
+    """As many as are asked for, in no order: any number of them has the same busy and quiet days."""
     days = (ends_ms - STARTS_MS) // DAY_MS
     differ, off = chance.uniform(*DAYS_DIFFER), chance.uniform(*DAY_OFF)
     busy = [0.02 if chance.random() < off else chance.lognormvariate(0.0, differ) for _ in range(days)]
@@ -308,15 +303,10 @@ def _conversations(
         for day in range(days)
         for hour in range(HOURS_IN_DAY)
     ]
-    hours = range(days * HOURS_IN_DAY)
-    found: list[Conversation] = []
-    drawn = 0.0
-    while drawn < demand:
-        begins = STARTS_MS + chance.choices(hours, weights)[0] * HOUR_MS + chance.randrange(HOUR_MS)
-        turns = tuple(_turns(chance))
-        drawn += sum(ideal_cost(prices, turn) for turn in turns)
-        found.append(Conversation(begins, turns))
-    return sorted(found), drawn
+    sums, hours = list(itertools.accumulate(weights)), range(days * HOURS_IN_DAY)
+    while True:
+        begins = STARTS_MS + chance.choices(hours, cum_weights=sums)[0] * HOUR_MS + chance.randrange(HOUR_MS)
+        yield Conversation(begins, tuple(_turns(chance)))
 
 
 def _turns(chance: random.Random) -> list[Turn]:

@@ -262,7 +262,7 @@ class Quota:
         if self.since_ms <= now_ms < self.until_ms and (not self.per_model or model == self._model):
             return
         if now_ms < self._lines_until_ms and self.since_ms <= now_ms and model == self._model:
-            self._weigh(now_ms, self._lines_until_ms)  # only spending has changed since
+            self._weigh(now_ms, self._lines_until_ms, anew=True)  # only spending has changed since
             return
         until = now_ms + _LONGEST_LINE_MS
         self._model = model
@@ -291,7 +291,7 @@ class Quota:
         # Where a ceiling refuses, spending changes more than how the windows stand.
         self._lines_until_ms = 0 if enforced else until
         self._hair = 0.0 if enforced else HAIR
-        self._weigh(now_ms, until)
+        self._weigh(now_ms, until, anew=False)
 
     def _knows_better(self, now_ms: int) -> bool:
         """Whether a share of the account is known by more than an assumption: then assumptions say nothing."""
@@ -302,11 +302,11 @@ class Quota:
                     return True
         return False
 
-    def _weigh(self, now_ms: int, until: int) -> None:
+    def _weigh(self, now_ms: int, until: int, *, anew: bool) -> None:
         """The pressure of all windows together: the pace of the longest, and the crowding of a shorter one.
 
         It holds until `until`, as the lines do, and where there is a shorter window not so long: crowding moves with
-        its time, which the line does not follow.
+        its time, which the line does not follow. `anew`: the windows stand otherwise than when the lines were made.
         """
         self.since_ms, self.value, self.slope, self.ratio, self.crowded = now_ms, 0.0, 0.0, 0.0, 0.0
         self.exhausted_now = False
@@ -316,8 +316,10 @@ class Quota:
         short: tuple[float, int] | None = None  # ratio and place of the most crowded one
         for window, line in self._lines:
             place, length_ms = window.place, window.length_ms
-            share = window.share(now_ms, self._aside(window.model)[place], self._poll_ms) or 0.0
-            elapsed = window.elapsed(now_ms)
+            share, elapsed = line.share, line.elapsed
+            if anew:
+                share = window.share(now_ms, self._aside(window.model)[place], self._poll_ms) or 0.0
+                elapsed = window.elapsed(now_ms)
             steps[place] = max(steps[place], line.ratio)
             if share >= 1.0 and not window.is_guess:
                 self.exhausted_now = True  # a limit that nobody named has no end: to ask costs one refusal at most

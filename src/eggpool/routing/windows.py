@@ -330,8 +330,8 @@ class Window:
 
     def counted_words(self, now_ms: int, poll_ms: int) -> list[Told]:
         """What counts of what was told: everything younger than two polls, else the newest."""
-        if not self.told:
-            return []
+        if len(self.told) < 2:
+            return list(self.told.values())
         fresh = [one for one in self.told.values() if now_ms - one.at_ms < 2 * poll_ms]
         return fresh or [max(self.told.values(), key=lambda one: (one.at_ms, one.channel))]
 
