@@ -71,3 +71,16 @@ def test_a_timer_that_finds_nobody() -> None:
         assert told.late == {}
 
     run(main, 10)
+
+
+def test_a_nearer_one_behind_a_farther_one() -> None:
+    """A deadline that comes before all that are set already is told in its own time."""
+
+    async def main() -> None:
+        deadlines, done = Deadlines(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        deadlines.remember(Told().of(1), 3600.0, loop)
+        deadlines.remember(done.set, 0.01, loop)
+        await done.wait()
+
+    run(main, 10)

@@ -25,6 +25,7 @@ from eggpool.scripted import (
     good,
 )
 from eggpool.upstream.client import Client
+from eggpool.upstream.connection import MAX_HELD_BYTES
 
 PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -205,6 +206,90 @@ def test_idle_connections_are_closed() -> None:
             await provider.wait_for(lambda provider: provider.open_connections == 0)
             await fetched(client, call(provider))
             assert provider.accepted_connections == 3
+
+    run(main, 10)
+
+
+def test_a_kept_connection_that_the_provider_closed() -> None:
+    """One that is known to be gone is not taken: the next request is answered on a fresh one, at the first try."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        for _ in range(3):
+            await fetched(client, call(provider))
+            await provider.wait_for(lambda provider: provider.open_connections == 0)
+            for _ in range(5):
+                await asyncio.sleep(0)  # its end is there, and the loop tells
+        assert provider.accepted_connections == 3
+
+    check((Send(PLAIN + b"body"), Drop()), scenario, debug=False)
+
+
+def test_half_a_reply_that_nobody_asked_for() -> None:
+    """What comes on an idle connection closes it at once, so that it is not the beginning of the next answer."""
+
+    async def main() -> None:
+        closed = asyncio.Event()
+        there: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there.append(writer)
+            while await reader.read(65536):
+                writer.write(PLAIN + b"body")
+            closed.set()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        request = call(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", method="GET")
+        async with calling() as client:
+            await fetched(client, request)
+            there[0].write(b"HTTP/1.1 200 OK\r\nx-a: ")
+            await closed.wait()
+            assert await fetched(client, request) == b"body"
+        server.close()
+        for writer in there:
+            await writer.wait_closed()
+
+    run(main, 10)
+
+
+def test_a_reader_that_takes_its_time() -> None:
+    """Of a long body no more than a bound waits here for its reader, who gets all of it."""
+
+    async def main() -> None:
+        size = 20_000_000
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
+            await writer.drain()
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with calling() as client:
+            answer = await client.send(call(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", method="GET"))
+            received = 0
+            while not answer.bytes_received or received < size:
+                for _ in range(20):
+                    await asyncio.sleep(0)  # the provider could send megabytes meanwhile
+                part = await answer.read()
+                assert 0 < len(part) <= MAX_HELD_BYTES + 300_000
+                received += len(part)
+            assert await answer.read() == b""
+        server.close()
+
+    run(main, 20, debug=False)
+
+
+def test_a_place_that_led_nowhere() -> None:
+    """With a bound on connections, one that could not be made leaves its place to the next request."""
+
+    async def main() -> None:
+        async with ScriptedProvider(default=good) as provider, calling(max_connections=1) as client:
+            for _ in range(3):
+                with pytest.raises(ConnectFailed):
+                    await client.send(call("http://127.0.0.1:1", connect_s=1.0))
+            await fetched(client, call(provider, connect_s=1.0))
 
     run(main, 10)
 

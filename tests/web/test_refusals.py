@@ -93,6 +93,9 @@ def test_both_headers_are_taken(tmp_path: Path) -> None:
                     assert answer.status == 200
             async with pool.http.get(f"{pool.url}/v1/models?key={CLIENT_KEY}&api_key={CLIENT_KEY}") as answer:
                 assert answer.status == 401
+            for near in (CLIENT_KEY[:-1], CLIENT_KEY + "0", CLIENT_KEY.upper()):  # although the right one was accepted
+                async with pool.http.get(pool.url + "/v1/models", headers={"x-api-key": near}) as answer:
+                    assert answer.status == 401
 
     run(scenario)
 

@@ -40,7 +40,6 @@ class Connection(asyncio.Protocol):
         "_pieces",
         "_unsent",
         "_waiter",
-        "busy",
         "head_came",
         "headers",
         "loop",
@@ -57,7 +56,6 @@ class Connection(asyncio.Protocol):
         self._parser = _parser(self)
         self._closed = False
         self._paused_writing = False
-        self.busy = False  # a request is under way, or its reply is not read to its end
         self._begin()
 
     def _begin(self) -> None:
@@ -80,7 +78,6 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes) -> None:
         """Write a request. The loop stays free, however long the body is."""
         self._begin()
-        self.busy = True
         size = len(body)
         if size <= _JOINED_BYTES:
             self.transport.write(head + body)
@@ -147,7 +144,7 @@ class Connection(asyncio.Protocol):
         return self._closed or self.transport.is_closing()
 
     def fail(self, failure: UpstreamError) -> None:
-        """End the reply with that failure, and the connection with it."""
+        """End the reply with that failure, unless it is whole, and the connection in any case."""
         if self._failure is None and not self.whole:
             self._failure = failure
         self.abort()
@@ -174,9 +171,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Something came."""
-        if not self.busy:
-            self.abort()  # it would be taken for the answer to the next request
-            return
         if not self.head_came:
             self._head_bytes += len(data)
         try:
@@ -184,10 +178,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self.whole, self._keeps = True, False  # nobody asked for it: what follows is not HTTP
         except httptools.HttpParserError:
-            if not self.whole:
-                self.fail(UpstreamBroken("The provider's answer is not valid HTTP."))
-            else:
-                self.abort()
+            self.fail(UpstreamBroken("The provider's answer is not valid HTTP."))
             return
         if self._head_bytes > MAX_HEAD_BYTES and not self.head_came:
             self.fail(UpstreamBroken("The provider's answer is not valid HTTP: its head is too long."))
@@ -223,7 +214,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A head begins: the first one, or the one behind an interim answer."""
         if self.head_came:
-            self.abort()  # more than was asked for
+            self.abort()  # more than was asked for; on an idle connection it would be taken for the next answer
         else:
             self.headers = []
 

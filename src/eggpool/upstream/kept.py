@@ -62,7 +62,6 @@ class Kept:
         if self._closed or not self._kept_s or not connection.reusable:
             connection.abort()
             return
-        connection.busy = False
         self._idle.setdefault(taken.way, []).append((connection, connection.loop.time()))
         if self._sweeper is None:
             self._sweeper = connection.loop.call_later(self._kept_s, self._sweep)
