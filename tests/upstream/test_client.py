@@ -55,7 +55,7 @@ def test_a_good_reply(debug: bool) -> None:
         assert json.loads(body)["choices"]
         assert first.header("content-type") == "application/json"
         assert (b"content-type", b"application/json") in first.headers
-        assert first.request_id == "req_000001"
+        assert first.request_id == b"req_000001"
         assert first.bytes_received == len(body)
         assert not first.reused_connection
         assert first.connect_us is not None

@@ -557,7 +557,7 @@ class Exchange:
 def _shown_id(reply: Reply, secrets: Iterable[bytes]) -> str | None:
     """The provider's name for the request, as it may be kept."""
     name = reply.request_id
-    return None if name is None else hide(name.encode("utf-8", "replace"), secrets).decode()[:LONGEST_ID]
+    return None if name is None else hide(name, secrets).decode("utf-8", "replace")[:LONGEST_ID]
 
 
 def set_by_loader(seconds: float | None) -> float:

@@ -158,9 +158,9 @@ class Reply:
         return None if value is None else value.decode("utf-8", "replace")
 
     @property
-    def request_id(self) -> str | None:
+    def request_id(self) -> bytes | None:
         """The provider's own name for this request."""
-        return self.header("x-request-id") or self.header("request-id")
+        return self._named.get(b"x-request-id") or self._named.get(b"request-id")
 
     def limit_wait(self, seconds: float, phase: Phase) -> None:
         """From now on: at most this long until the first event, counted from here, or for each silence."""

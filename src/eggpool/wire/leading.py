@@ -25,7 +25,6 @@ _BILLING = "x-anthropic-billing-header:"
 """Claude Code's first system text begins so. Older versions change it from turn to turn."""
 
 _INSTRUCTIONS = ("system", "instructions")
-_LISTS = ("messages", "input")
 _BEFORE_THE_USER = frozenset({"system", "developer"})
 _TEXTS = frozenset({None, "text", "input_text", "output_text"})
 
@@ -46,23 +45,17 @@ def opening(envelope: Envelope) -> list[bytes]:
     Empty when the body has neither. The same for every turn of a conversation as long as its beginning is sent again.
     Never raises.
     """
-    return [speaker + sample for speaker, sample in _samples(envelope) if sample]
-
-
-def _samples(envelope: Envelope) -> Iterator[tuple[bytes, bytes]]:
     body, places = envelope.body, envelope.places
-    for field in _INSTRUCTIONS:
-        if field in places:
-            yield _INSTRUCTING, _of_value(body, *places[field])
-    asked = next((name for name in _LISTS if name in places), None)
-    if asked is None:
-        return
-    start, end = places[asked]
-    if not body.startswith(b"[", start):
-        yield _ASKING, _of_value(body, start, end)
-        return
-    short = _of_short_list(body[start:end]) if end - start <= SHORT_BYTES else None
-    yield from _of_list(body, start, end) if short is None else short
+    samples = [(_INSTRUCTING, _of_value(body, *places[field])) for field in _INSTRUCTIONS if field in places]
+    place = places.get("messages") or places.get("input")
+    if place is not None:
+        start, end = place
+        if body.startswith(b"[", start):
+            short = _of_short_list(body[start:end]) if end - start <= SHORT_BYTES else None
+            samples += _of_list(body, start, end) if short is None else short
+        else:
+            samples.append((_ASKING, _of_value(body, start, end)))
+    return [speaker + sample for speaker, sample in samples if sample]
 
 
 def _of_short_list(raw: bytes) -> list[tuple[bytes, bytes]] | None:
@@ -71,11 +64,11 @@ def _of_short_list(raw: bytes) -> list[tuple[bytes, bytes]] | None:
     for message in fields.items(fields.decode(raw))[:MAX_ELEMENTS]:
         if not isinstance(message, dict) or not message:
             return None
-        role = fields.text(message.get("role"))
+        role = message.get("role")
         if role == "user":
             samples.append((_ASKING, _sample(_text(message.get("content")))))
             break
-        if role in _BEFORE_THE_USER:
+        if fields.text(role) in _BEFORE_THE_USER:
             samples.append((_INSTRUCTING, _sample(_text(message.get("content")))))
     return samples or None
 
