@@ -25,7 +25,7 @@ from eggpool.scripted import (
     good,
 )
 from eggpool.upstream.client import Client
-from eggpool.upstream.connection import MAX_HELD_BYTES
+from eggpool.upstream.connection import MAX_HELD_BYTES, Connection
 
 PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -279,6 +279,28 @@ def test_a_reader_that_takes_its_time() -> None:
         server.close()
 
     run(main, 20, debug=False)
+
+
+@LOOPS
+def test_a_request_on_a_closed_connection(debug: bool) -> None:
+    """A connection that closed before its request was written is told as broken; nobody waits for an answer."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with ScriptedProvider(default=good) as provider:
+            provider.refusing = True
+            _, connection = await loop.create_connection(lambda: Connection(loop), "127.0.0.1", provider.port)
+            with pytest.raises(UpstreamBroken):
+                while True:
+                    connection.take()
+                    await connection.more()
+            connection.send(b"GET / HTTP/1.1\r\n\r\n", b"")
+            await connection.more()
+            with pytest.raises(UpstreamBroken):
+                connection.take()
+            assert not connection.reusable
+
+    run(main, 10, debug=debug)
 
 
 def test_a_place_that_led_nowhere() -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.pool import run
 from tests.upstream.calling import call, calling, fetched
 
-from eggpool.errors import ConnectFailed
+from eggpool.errors import ConnectFailed, UpstreamBroken
 from eggpool.scripted import ScriptedProvider
 from eggpool.upstream.client import Client
 
@@ -209,6 +209,27 @@ def test_a_silent_proxy(scheme: str) -> None:
         async with ScriptedProvider() as provider, proxy(silence) as between, calling() as client:
             error = await refused(client, provider, f"{scheme}://user:{WRONG}@127.0.0.1:{between.port}", 0.1)
             assert "within the time-out" in str(error)
+
+    run(scenario, 10)
+
+
+async def hang_up(reader: Reader, writer: Writer) -> tuple[str, int] | None:
+    """A proxy that says yes and closes the connection with the same breath."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    writer.write_eof()
+    await reader.read()
+    return None
+
+
+def test_a_proxy_that_hangs_up() -> None:
+    """A proxy that closes behind its handshake is a failure of this attempt, whenever its end is seen: no time-out."""
+
+    async def scenario() -> None:
+        async with ScriptedProvider() as provider, proxy(hang_up) as between, calling() as client:
+            with pytest.raises((ConnectFailed, UpstreamBroken)):
+                await client.send(call(provider, header_s=None), f"http://127.0.0.1:{between.port}")
+            await client.aclose()
 
     run(scenario, 10)
 

@@ -79,7 +79,9 @@ class Connection(asyncio.Protocol):
         """Write a request. The loop stays free, however long the body is."""
         self._begin()
         size = len(body)
-        if size <= _JOINED_BYTES:
+        if self.closed:  # and whoever waits would wait for ever
+            self._failure = UpstreamBroken("The provider closed the connection before it answered.")
+        elif size <= _JOINED_BYTES:
             self.transport.write(head + body)
         elif size <= _AT_ONCE_BYTES:
             self.transport.writelines((head, body))

@@ -70,6 +70,9 @@ async def _through(proxy_url: str, url: Url, loop: asyncio.AbstractEventLoop) ->
         raise ConnectFailed(f"The outbound proxy gave no connection to {_place(url)}.") from None
     connection = Connection(loop, owner=stream.writer)
     transport = stream.writer.transport
+    if stream.reader.at_eof():  # nobody would be told again
+        transport.abort()
+        raise ConnectFailed(f"The outbound proxy gave no connection to {_place(url)}.")
     transport.set_protocol(connection)
     connection.connection_made(transport)
     return connection
