@@ -283,6 +283,56 @@ def test_single_account_after_one_error(tmp_path: Path) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("failure", [error(502), error(503), error(529)], ids=["502", "503", "529"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_only_account_is_asked_once_more(tmp_path: Path, failure: Script, stream: bool) -> None:
+    """With nobody else to ask, what may pass quickly is tried a second time; a second failure is the answer."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": Behaviour(failure)}) as (pool, upstream):
+            async with pool.post(PATHS[CHAT], question(stream=stream)) as answer:
+                assert (answer.status, answer.headers["x-proxy-attempt-count"]) == (200, "2")
+                await answer.read()
+            rows = await pool.rows("SELECT number, status FROM attempts ORDER BY number")
+            assert [row[0] for row in rows] == [1, 2]
+        async with pool_of(tmp_path / "second", {"a": failure}) as (pool, upstream):
+            for asked in (2, 3):  # the second request finds the account at rest, and is the only probe
+                async with pool.post(PATHS[CHAT], question(stream=stream)) as answer:
+                    assert answer.status in (502, 503, 529)
+                assert len(upstream.work) == asked
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [error(500), error(401), error(429), error(503, headers={"retry-after": "30"})],
+    ids=["500", "401", "429", "503 with a time"],
+)
+def test_the_only_account_is_not_asked_in_vain(tmp_path: Path, failure: Script) -> None:
+    """What does not pass quickly, or says when it will, is told at once."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": failure}) as (pool, upstream):
+            async with pool.post(PATHS[CHAT], question()) as answer:
+                assert (answer.status >= 400, answer.headers["x-proxy-attempt-count"]) == (True, "1")
+            assert len(upstream.work) == 1
+
+    run(scenario)
+
+
+def test_others_are_asked_before_the_same_one(tmp_path: Path) -> None:
+    """While another account can be tried, no account is tried twice."""
+
+    async def scenario() -> None:
+        async with pool_of(tmp_path, {"a": error(503), "b": error(503)}) as (pool, upstream):
+            async with pool.post(PATHS[CHAT], question()) as answer:
+                assert (answer.status, answer.headers["x-proxy-attempt-count"]) == (503, "2")
+            assert len(upstream.work) == 2
+
+    run(scenario)
+
+
 def test_stale_connection_is_no_failure(tmp_path: Path) -> None:
     """A reused connection that turns out to be closed is replaced by a fresh one: same account, no rest."""
 

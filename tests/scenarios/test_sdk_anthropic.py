@@ -237,7 +237,7 @@ def test_upstream_errors_are_passed_on(tmp_path: Path) -> None:
         accounts = {
             "one": Behaviour(
                 error(400, Dialect.MESSAGES, "tools.0: a name is missing"),
-                error(529, Dialect.MESSAGES, "Overloaded, truly"),
+                *[error(529, Dialect.MESSAGES, "Overloaded, truly")] * 2,  # the only account is asked once more
             )
         }
         async with pool_of(tmp_path, accounts) as (pool, _), client_of(pool) as client:

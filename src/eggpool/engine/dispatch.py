@@ -57,6 +57,9 @@ LONGEST_ID = 128  # characters of a provider's name for a request
 _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
 
 
+AGAIN_AFTER_S = 0.25
+"""Until the only account that there is is asked once more after a failure that may pass quickly."""
+
 AFTER_THE_END_S = 1.0
 """How long a provider has to close a translated stream that it ended; then its connection is closed, not kept."""
 
@@ -282,6 +285,8 @@ class Exchange:
             following = VERDICTS[failure.kind].next
             if following in ("stop", "bare"):
                 break
+            if _passes_quickly(failure) and not choice.last_resort and search.once_more(choice.candidate):
+                await asyncio.sleep(AGAIN_AFTER_S)
             if following == "larger":
                 search.only_larger_than(choice.candidate)
             if following == "otherwise":
@@ -552,6 +557,13 @@ class Exchange:
         if self._note is not None:
             return self._note.usage
         return self._relay.usage if self._relay else None
+
+
+def _passes_quickly(failure: Failure) -> bool:
+    """Whether the same account may well answer in a moment: no connection, a bad gateway or too much to do, and no
+    word of when that will be over."""
+    bad_gateway = failure.kind is Kind.SERVER_ERROR and failure.head is not None and failure.head.status == 502
+    return failure.told_s is None and (bad_gateway or failure.kind in (Kind.NETWORK, Kind.OVERLOADED))
 
 
 def _shown_id(reply: Reply, secrets: Iterable[bytes]) -> str | None:

@@ -137,6 +137,13 @@ class Search:
         )
         return any(self._plan(offer, everybody=True).retry_after_s is not None for offer in native if offer.candidates)
 
+    def once_more(self, candidate: Candidate) -> bool:
+        """Let the first choice be chosen again, when it is the only one that there is; False when it is not."""
+        if self._tries != 1 or self.others_left or not self._may_go_on():
+            return False
+        self._tried.discard((candidate.account, candidate.model))
+        return True
+
     def ask_otherwise(self, candidate: Candidate) -> None:
         """The last choice does not serve the model in the dialect that it was asked in: it may in another one."""
         refused = self.dialect
