@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -80,6 +82,39 @@ def call(
         header_timeout_s=header_s,
         idle_timeout_s=idle_s,
     )
+
+
+@asynccontextmanager
+async def rude(answer: bytes, *, hangs_up: bool = False) -> AsyncIterator[str]:
+    """A provider that answers as soon as it has seen a head, and reads nothing more; with `hangs_up` it ends its side.
+
+    Gives its origin.
+    """
+    transports: list[asyncio.Transport] = []
+
+    class Provider(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transports.append(cast("asyncio.Transport", transport))  # uvloop's is one without saying so
+            self._head = b""
+
+        def data_received(self, data: bytes) -> None:
+            self._head += data
+            if b"\r\n\r\n" in self._head:
+                transports[-1].pause_reading()
+                transports[-1].write(answer)
+                if hangs_up:
+                    transports[-1].write_eof()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that the system takes little of what comes
+    server = await asyncio.get_running_loop().create_server(Provider, sock=listener)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.close()
+        for transport in transports:
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 async def whole(reply: Reply) -> bytes:

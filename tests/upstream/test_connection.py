@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.pool import run
-from tests.upstream.calling import LOOPS, call, calling, check, fetched, whole
+from tests.upstream.calling import LOOPS, call, calling, check, fetched, rude, whole
 
 from eggpool.errors import ConnectFailed, UpstreamBroken
 from eggpool.scripted import (
@@ -279,6 +282,122 @@ def test_a_reader_that_takes_its_time() -> None:
         server.close()
 
     run(main, 20, debug=False)
+
+
+@LOOPS
+@pytest.mark.parametrize("stray", [PLAIN + b"stray", b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"])
+def test_a_stray_reply_that_the_loop_has_not_seen(stray: bytes, debug: bool) -> None:
+    """What lies in the kernel when a kept connection is taken answers nobody, and shifts no answer to the next one."""
+
+    async def main() -> None:
+        class Provider(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                made.append(cast("asyncio.Transport", transport))  # uvloop's is one without saying so
+
+            def data_received(self, data: bytes) -> None:
+                path = data.split()[1]
+                made[-1].write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(path), path))
+
+        made: list[asyncio.Transport] = []
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Provider, "127.0.0.1", 0)
+        origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with calling() as client:
+            assert await fetched(client, call(origin, method="GET", path="/first")) == b"/first"
+            there = socket.socket(fileno=os.dup(made[0].get_extra_info("socket").fileno()))
+            there.sendall(stray)  # it arrives at once, and the loop has had no turn to tell
+            for path in ("/second", "/third"):
+                assert await fetched(client, call(origin, method="GET", path=path)) == path.encode()
+            there.close()
+            assert len(made) == 2
+        server.close()
+        await server.wait_closed()
+
+    run(main, 10, debug=debug)
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b"", None),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil close", b"until close"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\nhalf", None),
+    ],
+    ids=["nothing", "until close", "half"],
+)
+def test_a_provider_that_stops_in_the_middle_of_a_request(sent: bytes, expected: bytes | None, debug: bool) -> None:
+    """One that ends its side and reads no more of a long request ends the exchange: nobody waits for the rest to go."""
+
+    async def main() -> None:
+        async with rude(sent, hangs_up=True) as origin, calling() as client:
+            request = call(origin, body=b"x" * 50_000_000, header_s=None, idle_s=30.0)
+            if expected is None:
+                with pytest.raises(UpstreamBroken):
+                    await fetched(client, request)
+            else:
+                assert await fetched(client, request) == expected
+
+    run(main, 10, debug=debug)
+
+
+@LOOPS
+def test_a_long_request_that_is_refused(debug: bool) -> None:
+    """Who refuses a long request may never read the rest of it: the next request gets another connection."""
+
+    async def main() -> None:
+        refused = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 4\r\n\r\nlong"
+        async with rude(refused) as origin, calling() as client:
+            first = await client.send(call(origin, body=b"x" * 1_000_000))
+            assert (first.status, await whole(first)) == (413, b"long")
+            second = await client.send(call(origin, body=b"{}"))
+            assert not second.reused_connection
+            second.close()
+
+    run(main, 10, debug=debug)
+
+
+@pytest.mark.parametrize(
+    "endless", [b"4\r\nbody\r\n0\r\nx-a: ", b"4\r\nbody\r\n4;x="], ids=["a trailer", "a chunk's extension"]
+)
+def test_framing_without_end(endless: bytes) -> None:
+    """A trailer or an extension that goes on for ever is no reply, and costs a bound."""
+
+    def script(_request: ReceivedRequest, _good: Reply) -> Steps:
+        return (Send(CHUNKED + endless), *(Send(b"y" * 65_536), Pause(0)) * 64, Hang())
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        answer = await client.send(call(provider))
+        assert await answer.read() == b"body"
+        with pytest.raises(UpstreamBroken, match="framing is too long"):
+            await answer.read()
+        answer.close()
+
+    check(script, scenario, debug=False)
+
+
+@pytest.mark.parametrize("encoding", [b"identity", b"gzip"])
+def test_another_transfer_encoding(encoding: bytes) -> None:
+    """One that is not chunked ends with its connection (RFC 9112, 6.3)."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        assert await fetched(client, call(provider)) == b"as it is"
+
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: %b\r\n\r\n" % encoding
+    check((Send(head + b"as it is"), Drop()), scenario, debug=False)
+
+
+@LOOPS
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example"])
+def test_a_name_that_cannot_be_one(host: str, debug: bool) -> None:
+    """A host's name that no resolver takes could not be found."""
+
+    async def main() -> None:
+        async with calling() as client:
+            with pytest.raises(ConnectFailed):
+                await client.send(call(f"http://{host}"))
+
+    run(main, 10, debug=debug)
 
 
 @LOOPS

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -104,6 +105,59 @@ def test_a_long_request(certificate: Path, debug: bool) -> None:
         async with provider(certificate) as port, calling() as client:
             digest = await fetched(client, call(f"https://localhost:{port}", body=body))
             assert digest == hashlib.sha256(body).hexdigest().encode()
+
+    run(main, 10, debug=debug)
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("head", [b"", b"content-length: %d\r\n"], ids=["until close", "length"])
+@LOOPS
+def test_a_long_reply_and_a_bare_end(certificate: Path, head: bytes, debug: bool) -> None:
+    """A provider that sends much and closes without a word of TLS: a reader that was held up gets all of it."""
+
+    async def main() -> None:
+        body = bytes(range(256)) * 4000
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+
+        def serve(listener: socket.socket) -> None:
+            raw, _ = listener.accept()
+            with context.wrap_socket(raw, server_side=True) as there:
+                there.recv(65_536)
+                length = head % len(body) if head else b""
+                there.sendall(b"HTTP/1.1 200 OK\r\n%b\r\n%b" % (length, body))
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        serving = asyncio.create_task(asyncio.to_thread(serve, listener))
+        async with calling() as client:
+            answer = await client.send(call(f"https://localhost:{listener.getsockname()[1]}", method="GET"))
+            await serving  # all was sent, and the end too, before the first piece is read
+            received = b""
+            while piece := await answer.read():
+                received += piece
+            assert received == body
+        listener.close()
+
+    run(main, 10, debug=debug)
+
+
+@pytest.mark.usefixtures("trusted")
+@LOOPS
+def test_connections_that_are_given_up(certificate: Path, debug: bool) -> None:
+    """Requests that are cancelled while their connection is made leave nothing behind, and disturb no other."""
+
+    async def main() -> None:
+        async with provider(certificate) as port, calling() as client:
+            request = call(f"https://localhost:{port}", method="GET")
+            for turns in range(12):
+                given_up = [asyncio.create_task(client.send(request, fresh=True)) for _ in range(3)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for task in given_up:
+                    task.cancel()
+                for outcome in await asyncio.gather(*given_up, return_exceptions=True):
+                    assert isinstance(outcome, asyncio.CancelledError)
+                assert await fetched(client, request) == NOTHING
 
     run(main, 10, debug=debug)
 

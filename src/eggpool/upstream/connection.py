@@ -7,13 +7,14 @@ byte and its reply's last one. What may not: which connection a request takes, t
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import Any
 
 import httptools
 
 from eggpool.errors import UpstreamBroken, UpstreamError
 
-MAX_HEAD_BYTES = 256 * 1024
+MAX_QUIET_BYTES = 256 * 1024  # in a row that are nothing to read: heads, trailers, what stands between chunks
 MAX_HELD_BYTES = 128 * 1024  # of a body that nobody reads; then nothing more is taken from the network
 
 _JOINED_BYTES = 16 * 1024  # of a body, which is cheaper to copy behind its head than to send as a second piece
@@ -21,6 +22,8 @@ _AT_ONCE_BYTES = 1024 * 1024  # of a body, which the transport gets whole; longe
 _SLICE_BYTES = 256 * 1024
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL = 200
+_REFUSED = 400
+_TIMED_OUT = 408
 
 
 class Connection(asyncio.Protocol):
@@ -30,16 +33,20 @@ class Connection(asyncio.Protocol):
         "_closed",
         "_ends_with_it",
         "_failure",
-        "_head_bytes",
+        "_fd",
         "_held_bytes",
+        "_is_long",
         "_keeps",
         "_owner",
         "_parser",
         "_paused_reading",
         "_paused_writing",
         "_pieces",
+        "_quiet_bytes",
+        "_secure",
         "_unsent",
         "_waiter",
+        "begun",
         "head_came",
         "headers",
         "loop",
@@ -56,18 +63,20 @@ class Connection(asyncio.Protocol):
         self._parser = _parser(self)
         self._closed = False
         self._paused_writing = False
+        self._is_long = False
         self._begin()
 
     def _begin(self) -> None:
         self._pieces: list[bytes] = []  # of the body, which nobody has read yet
         self._held_bytes = 0
-        self._head_bytes = 0  # that have come so far; more than none once an answer has begun
+        self._quiet_bytes = 0  # see `MAX_QUIET_BYTES`
         self._paused_reading = False
         self._keeps = False  # the provider keeps the connection
         self._ends_with_it = False  # only the connection's end tells where the body ends (RFC 9112, 6.3)
         self._failure: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._unsent = memoryview(b"")
+        self.begun = False  # a byte of an answer has come
         self.head_came = False
         self.whole = False
         self.status = 0
@@ -79,6 +88,7 @@ class Connection(asyncio.Protocol):
         """Write a request. The loop stays free, however long the body is."""
         self._begin()
         size = len(body)
+        self._is_long = size > _JOINED_BYTES
         if self.closed:  # and whoever waits would wait for ever
             self._failure = UpstreamBroken("The provider closed the connection before it answered.")
         elif size <= _JOINED_BYTES:
@@ -108,9 +118,7 @@ class Connection(asyncio.Protocol):
             self._pieces = []
             self._held_bytes = 0
             if self._paused_reading:
-                self._paused_reading = False
-                if not self.closed:
-                    self.transport.resume_reading()
+                self._resume_reading()
             return taken
         if self._failure is not None:
             raise self._failure
@@ -124,11 +132,6 @@ class Connection(asyncio.Protocol):
         return waiter
 
     @property
-    def begun(self) -> bool:
-        """Whether a byte of an answer has come."""
-        return self._head_bytes > 0
-
-    @property
     def reusable(self) -> bool:
         """Whether another request can follow: the reply is whole, all was sent, and both sides keep the connection."""
         return (
@@ -138,12 +141,20 @@ class Connection(asyncio.Protocol):
             and self._failure is None
             and self._keeps
             and not self.transport.is_closing()
+            and not self.transport.get_write_buffer_size()
         )
 
     @property
     def closed(self) -> bool:
         """Whether the connection is gone or going."""
         return self._closed or self.transport.is_closing()
+
+    @property
+    def readable(self) -> bool:
+        """Whether something has come that the loop has not told yet: on an idle connection, what nobody asked for."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def fail(self, failure: UpstreamError) -> None:
         """End the reply with that failure, unless it is whole, and the connection in any case."""
@@ -168,13 +179,15 @@ class Connection(asyncio.Protocol):
     # --- asyncio's callbacks ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands."""
+        """The connection stands; for one that is made secure this is told twice."""
         self.transport = transport  # type: ignore[assignment] # uvloop's is an asyncio.Transport without saying so
+        self._fd = transport.get_extra_info("socket").fileno()
+        self._secure = transport.get_extra_info("sslcontext") is not None
 
     def data_received(self, data: bytes) -> None:
         """Something came."""
-        if not self.head_came:
-            self._head_bytes += len(data)
+        had_head, before = self.head_came, len(self._pieces)
+        self.begun = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -182,14 +195,19 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self.fail(UpstreamBroken("The provider's answer is not valid HTTP."))
             return
-        if self._head_bytes > MAX_HEAD_BYTES and not self.head_came:
-            self.fail(UpstreamBroken("The provider's answer is not valid HTTP: its head is too long."))
-            return
-        if self._held_bytes > MAX_HELD_BYTES and not self._paused_reading and not self.whole:
-            self._paused_reading = True
-            self.transport.pause_reading()
-        if self.head_came:
+        if self.whole or (self.head_came and not had_head) or before < len(self._pieces):
+            self._quiet_bytes = 0
+            if self._held_bytes > MAX_HELD_BYTES and not self._paused_reading and not self.whole:
+                self._pause_reading()
             self._wake()
+            return
+        self._quiet_bytes += len(data)
+        if self._quiet_bytes > MAX_QUIET_BYTES:
+            self.fail(UpstreamBroken("The provider's answer is not valid HTTP: a part of its framing is too long."))
+
+    def eof_received(self) -> None:
+        """The provider sends no more, so the connection is over, also where a request is not all written."""
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -201,6 +219,24 @@ class Connection(asyncio.Protocol):
             words = "broke off the reply" if self.head_came else "closed the connection before it answered"
             self._failure = UpstreamBroken(f"The provider {words}.")
         self._wake()
+
+    def _pause_reading(self) -> None:
+        """Take no more from the network. uvloop's TLS would drop what it holds, if it saw the end of the connection
+        while its application is paused; so it is made to hold nothing, and to pause the socket instead."""
+        self._paused_reading = True
+        if self._secure:
+            self.transport.set_read_buffer_limits(high=0)  # type: ignore[attr-defined] # transports of TLS have it
+        else:
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._paused_reading = False
+        if self.closed:
+            return
+        if self._secure:
+            self.transport.set_read_buffer_limits()  # type: ignore[attr-defined]
+        else:
+            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         """The provider does not read."""
@@ -232,8 +268,13 @@ class Connection(asyncio.Protocol):
             return
         self.status = status
         self.head_came = True
-        self._keeps = self._parser.should_keep_alive()
-        self._ends_with_it = not any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        # A time-out may be meant for nobody, and who refuses a long request may never read the rest of it.
+        doubtful = status == _TIMED_OUT or (status >= _REFUSED and self._is_long)
+        self._keeps = self._parser.should_keep_alive() and not doubtful
+        framing = {name: value for name, value in self.headers if name in (b"content-length", b"transfer-encoding")}
+        encoding = framing.get(b"transfer-encoding")
+        chunked = encoding is not None and encoding.lower().endswith(b"chunked")
+        self._ends_with_it = not chunked and (encoding is not None or not framing)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

@@ -79,9 +79,10 @@ class Kept:
         idle = self._idle.get(way)
         while idle:
             connection, _ = idle.pop()
-            if not connection.closed:
+            if not connection.closed and not connection.readable:
                 self._busy.add(connection)
                 return Taken(connection, way, None)
+            connection.abort()
         return None
 
     async def _connect(self, url: Url, way: _Way) -> Taken:

@@ -36,7 +36,7 @@ async def connect(url: Url, proxy_url: str | None) -> Connection:
         return await _through(proxy_url, url, loop)
     except ssl.SSLError as error:
         raise ConnectFailed(f"No secure connection to {_place(url)}: its certificate was not accepted.") from error
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise ConnectFailed(f"The name {url.host} could not be found.") from error
     except OSError as error:
         raise ConnectFailed(f"No connection to {_place(url)}: {_reason(error)}.") from error
@@ -45,15 +45,12 @@ async def connect(url: Url, proxy_url: str | None) -> Connection:
 async def _directly(url: Url, loop: asyncio.AbstractEventLoop) -> Connection:
     addresses = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
     handle = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, loop=loop)
-    context = verifying() if url.scheme == "https" else None
     try:
-        _, connection = await loop.create_connection(
-            lambda: Connection(loop), sock=handle, ssl=context, server_hostname=url.host if context else None
-        )
+        transport, connection = await loop.create_connection(lambda: Connection(loop), sock=handle)
     except BaseException:
         handle.close()
         raise
-    return connection
+    return await _secured(transport, connection, url, loop)
 
 
 async def _through(proxy_url: str, url: Url, loop: asyncio.AbstractEventLoop) -> Connection:
@@ -65,8 +62,8 @@ async def _through(proxy_url: str, url: Url, loop: asyncio.AbstractEventLoop) ->
         raise ConnectFailed(f"Nothing was sent to {_place(url)}: the outbound proxy's URL is not valid.") from None
     proxy = Proxy(kind, host, port, user, password, scheme in _LOOKS_UP, proxy_ssl=verifying() if secure else None)
     try:
-        stream = await proxy.connect(url.host, url.port, dest_ssl=verifying() if url.scheme == "https" else None)
-    except (ProxyConnectionError, ProxyError, ProxyTimeoutError):
+        stream = await proxy.connect(url.host, url.port)
+    except (ProxyConnectionError, ProxyError, ProxyTimeoutError, UnicodeError):
         raise ConnectFailed(f"The outbound proxy gave no connection to {_place(url)}.") from None
     connection = Connection(loop, owner=stream.writer)
     transport = stream.writer.transport
@@ -75,6 +72,23 @@ async def _through(proxy_url: str, url: Url, loop: asyncio.AbstractEventLoop) ->
         raise ConnectFailed(f"The outbound proxy gave no connection to {_place(url)}.")
     transport.set_protocol(connection)
     connection.connection_made(transport)
+    return await _secured(transport, connection, url, loop)
+
+
+async def _secured(
+    transport: asyncio.WriteTransport, connection: Connection, url: Url, loop: asyncio.AbstractEventLoop
+) -> Connection:
+    """The same connection, over TLS where the URL wants that."""
+    if url.scheme != "https":
+        return connection
+    try:
+        secure = await loop.start_tls(transport, connection, verifying(), server_hostname=url.host)
+        if secure is None:
+            raise ConnectionResetError(errno.ECONNRESET, "closed during the handshake")
+    except BaseException:
+        transport.abort()
+        raise
+    connection.connection_made(secure)
     return connection
 
 
