@@ -47,11 +47,16 @@ def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     outbound.verifying.cache_clear()
 
 
+def showing(certificate: Path) -> ssl.SSLContext:
+    """How a provider shows that certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    return context
+
+
 @asynccontextmanager
 async def provider(certificate: Path) -> AsyncIterator[int]:
     """A provider that speaks TLS and answers each request with the digest of its body; gives its port."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,7 +71,7 @@ async def provider(certificate: Path) -> AsyncIterator[int]:
             pass
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=showing(certificate))
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -117,8 +122,7 @@ def test_a_long_reply_and_a_bare_end(certificate: Path, head: bytes, debug: bool
 
     async def main() -> None:
         body = bytes(range(256)) * 4000
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+        context = showing(certificate)
 
         def serve(listener: socket.socket) -> None:
             raw, _ = listener.accept()

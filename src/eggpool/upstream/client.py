@@ -84,15 +84,15 @@ class Client:
 
 
 def _head(call: Call) -> bytes:
-    """The head of a request: what it was given, and of its own only Host and Content-Length. Raises ValueError."""
+    """The head of a request: what it was given, and of its own only Host and Content-Length, which nobody else may set.
+
+    Raises ValueError.
+    """
     headers, body = call.headers, call.body
     path = call.url.path.encode("latin-1")
     if path.translate(None, _NOT_IN_PATHS) != path:
         raise ValueError("a path holds what HTTP forbids")
     fields = [(b"Host", call.url.authority.encode()), *headers]
-    hosts = [field for field in headers if field[0].lower() == b"host"]
-    if hosts:
-        fields = [hosts[-1], *(field for field in headers if field[0].lower() != b"host")]
     if body is not None or call.method not in _WITHOUT_BODY:
         fields.append((b"Content-Length", b"%d" % len(body or b"")))
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (call.method.encode(), path, heads.written(fields))

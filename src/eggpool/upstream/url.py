@@ -12,7 +12,7 @@ _PORTS = {"http": 80, "https": 443}
 class Url(msgspec.Struct, frozen=True):
     """An absolute URL.
 
-    `host` is a name in ASCII or an address without brackets, `authority` what a Host header says, `origin` the scheme
+    `host` is a name or an address without brackets, `authority` what a Host header says, `origin` the scheme
     and that. `path` begins with a slash and has the query too; it is sent as it is.
     """
 
@@ -30,8 +30,6 @@ class Url(msgspec.Struct, frozen=True):
         host = parts.hostname
         if parts.scheme not in _PORTS or not host:
             raise ValueError("a URL of a provider begins with http:// or https:// and a host")
-        if not host.isascii():
-            host = host.encode("idna").decode("ascii")
         port = parts.port or _PORTS[parts.scheme]
         authority = f"[{host}]" if ":" in host else host
         if port != _PORTS[parts.scheme]:
