@@ -55,9 +55,10 @@ class Notebook:
         self.ids = IdMaker(0)
         self.facts: list[Fact] = []
 
-    def put(self, *facts: object) -> None:
-        """Keep them."""
-        self.facts += [fact for fact in facts if isinstance(fact, Fact)]
+    def put(self, fact: object) -> None:
+        """Keep it."""
+        if isinstance(fact, Fact):
+            self.facts.append(fact)
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """There is no file."""

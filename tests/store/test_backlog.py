@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.store.books import attempt, begun, request
 
 from eggpool.domain import Cost, Exactness, Usage
+from eggpool.store import facts
 from eggpool.store.backlog import Backlog, Waiting
-from eggpool.store.facts import ROW_BYTES, AnyFact, Begun, Ended, Fact, Tally, Tried
+from eggpool.store.facts import AnyFact, Begun, Ended, Fact, Tally
 
 facts_put = st.lists(st.tuples(st.booleans(), st.integers(1, 50)), max_size=60)
 
@@ -17,7 +19,17 @@ facts_put = st.lists(st.tuples(st.booleans(), st.integers(1, 50)), max_size=60)
 def ended(request_id: int, size: int = 1) -> Ended:
     """The end of a request with 10 input tokens, 1 output token and 5 nanodollars."""
     record = request(request_id, usage=Usage(10, output_tokens=1), cost=Cost(5, Exactness.DERIVED))
-    return Ended(record, None, size)
+    return Ended(record, None, (), size)
+
+
+def tried(request_id: int) -> Ended:
+    """The end of a request that took one try."""
+    return facts.request(request(request_id), None, [attempt(request_id)])
+
+
+def ping(number: int, size: int = 1) -> Fact:
+    """A fact that can be given up."""
+    return Fact(f"ping {number}", (), size, essential=False)
 
 
 @given(put=facts_put, max_facts=st.integers(1, 20), max_bytes=st.integers(1, 300), takes=st.sets(st.integers(0, 60)))
@@ -28,7 +40,7 @@ def test_nothing_is_lost_without_being_counted(
     backlog = Backlog(max_facts, max_bytes)
     taken: list[Waiting] = []
     for number, (essential, size) in enumerate(put):
-        fact: AnyFact = ended(number, size) if essential else Tried((attempt(number),), size)
+        fact: AnyFact = ended(number, size) if essential else ping(number, size)
         backlog.put(Waiting(number, 0.0, fact))
         assert len(backlog) <= max_facts
         assert 0 <= backlog.size <= max_bytes
@@ -52,15 +64,15 @@ def test_nothing_is_lost_without_being_counted(
 
 
 def test_what_can_be_given_up_goes_first() -> None:
-    """Requests push out attempts, the oldest first; an attempt never pushes out a request."""
+    """Requests push out pings, the oldest first; a ping never pushes out a request."""
     backlog = Backlog(2, 1000)
-    backlog.put(Waiting(1, 0.0, Fact("attempts", (), 1, essential=False)))
-    backlog.put(Waiting(2, 0.0, Fact("attempts", (), 1, essential=False)))
-    backlog.put(Waiting(3, 0.0, Fact("request", (), 1)))
+    backlog.put(Waiting(1, 0.0, ping(1)))
+    backlog.put(Waiting(2, 0.0, ping(2)))
+    backlog.put(Waiting(3, 0.0, ended(3)))
     assert [item.number for item in backlog.take(9)] == [3, 2]
-    backlog.put(Waiting(4, 0.0, Fact("request", (), 1)))
-    backlog.put(Waiting(5, 0.0, Fact("request", (), 1)))
-    backlog.put(Waiting(6, 0.0, Fact("attempts", (), 1, essential=False)))
+    backlog.put(Waiting(4, 0.0, ended(4)))
+    backlog.put(Waiting(5, 0.0, ended(5)))
+    backlog.put(Waiting(6, 0.0, ping(6)))
     assert [item.number for item in backlog.take(9)] == [4, 5]
     assert backlog.losses.facts == 2
 
@@ -87,20 +99,27 @@ def test_a_begin_is_taken_only_when_no_end_came_before(steps: list[tuple[str, in
     assert not backlog.losses
 
 
-def test_a_begin_counts_against_the_bounds() -> None:
-    """Begins push out attempts, are given up when there are none, and make room again when their requests end."""
-    backlog = Backlog(2, 10_000)
-    backlog.put(Waiting(1, 0.0, Fact("attempts", (), 1, essential=False)))
-    backlog.put(Waiting(2, 0.0, Begun(begun(1))))
-    backlog.put(Waiting(3, 0.0, Begun(begun(2))))
-    assert backlog.losses.facts == 1
-    backlog.put(Waiting(4, 0.0, Begun(begun(3))))
-    assert backlog.losses.facts == 2
-    backlog.put(Waiting(5, 0.0, Begun(begun(2))))  # needs no place of its own
-    assert backlog.losses.facts == 2
+def test_a_begin_takes_no_room() -> None:
+    """Begins are as few as the requests that run: nothing is given up for them, and they are not given up."""
+    backlog = Backlog(1, 10)
+    for number in (1, 2, 3):
+        backlog.put(Waiting(number, 0.0, Begun(begun(number))))
+    backlog.put(Waiting(4, 0.0, ping(4)))
+    backlog.put(Waiting(5, 0.0, Begun(begun(2))))
     backlog.put(Waiting(6, 0.0, ended(1)))
-    assert (backlog.losses.facts, len(backlog), backlog.size) == (2, 2, ROW_BYTES + 1)
-    assert [item.number for item in backlog.take(9)] == [3, 6]
+    assert (backlog.losses.facts, len(backlog), backlog.size) == (1, 3, 1)
+    assert [item.number for item in backlog.take(9)] == [2, 3, 6]
+
+
+@pytest.mark.parametrize("bounds", [(4, 10**9), (10**9, 4 * tried(0).size)], ids=["facts", "bytes"])
+def test_tries_are_given_up_before_requests(bounds: tuple[int, int]) -> None:
+    """While more than half of the room is taken, requests are kept without their tries, which are counted as lost."""
+    backlog = Backlog(*bounds)
+    for number in range(5):
+        backlog.put(Waiting(number, 0.0, tried(number)))
+    kept = [item.fact for item in backlog.take(9)]
+    assert [len(fact.tries) for fact in kept if isinstance(fact, Ended)] == [1, 1, 1, 0]
+    assert (backlog.losses.facts, backlog.losses.tally.requests, backlog.size) == (3, 1, 0)
 
 
 def test_the_oldest_is_found_among_all() -> None:
@@ -108,7 +127,7 @@ def test_the_oldest_is_found_among_all() -> None:
     backlog = Backlog()
     backlog.put(Waiting(1, 1.0, Begun(begun(1))))
     backlog.put(Waiting(2, 2.0, Begun(begun(2))))
-    backlog.put(Waiting(3, 3.0, Tried((), 1)))
+    backlog.put(Waiting(3, 3.0, ping(3)))
     backlog.put(Waiting(4, 4.0, Begun(begun(1))))
     oldest = backlog.oldest()
     assert oldest is not None

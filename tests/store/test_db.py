@@ -264,7 +264,7 @@ def test_all_of_a_fact_or_nothing(path: Path) -> None:
 
 
 def test_what_is_too_much_is_summed_up(path: Path) -> None:
-    """Beyond the bound attempts go first, then requests are counted instead of kept, and one event tells the sums."""
+    """Beyond half of the bound attempts go, then requests are counted instead of kept, and one event tells the sums."""
 
     async def scenario() -> None:
         async with opened(path, busy_timeout_ms=10, commit_interval_ms=1, max_facts=20) as database:
@@ -284,7 +284,7 @@ def test_what_is_too_much_is_summed_up(path: Path) -> None:
             missing = 101 - kept.total_requests
             assert len(lost) == 1
             assert f"{missing} requests with {missing * 10} input tokens, {missing} output tokens" in lost[0].details
-        assert rows(path, "SELECT COUNT(*) FROM attempts") == [(0,)]
+        assert 8 <= int(rows(path, "SELECT COUNT(*) FROM attempts")[0][0]) <= 11
 
     run(scenario())
 

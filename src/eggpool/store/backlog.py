@@ -17,7 +17,7 @@ MAX_BYTES = 64 * 1024 * 1024
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """A fact in the queue. `number` grows with each put; facts that were put together have the same."""
+    """A fact in the queue. `number` grows with each put."""
 
     number: int
     at: float  # monotonic seconds
@@ -42,10 +42,12 @@ class Losses:
 
 
 class Backlog:
-    """First in, first out, with two kinds of facts: those that can be given up wait in a queue of their own.
+    """First in, first out, with two kinds of facts: those that can be given up wait in a queue of their own, and the
+    tries of a request are given up at once while more than half of the room is taken.
 
     Beside them waits what is known of requests under way, by their ids: the end of a request takes its begin along, so
-    that only a request that outlives a commit has its begin written.
+    that only a request that outlives a commit has its begin written. They are no more than the requests that run, and
+    take no room.
     """
 
     def __init__(self, max_facts: int = MAX_FACTS, max_bytes: int = MAX_BYTES) -> None:
@@ -54,12 +56,15 @@ class Backlog:
         self._begun: dict[int, Waiting] = {}
         self._essential: deque[Waiting] = deque()
         self._others: deque[Waiting] = deque()
-        self._count = 0
         self._bytes = 0
         self.losses = Losses()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._begun) + self._count
+
+    @property
+    def _count(self) -> int:
+        return len(self._essential) + len(self._others)
 
     @property
     def size(self) -> int:
@@ -68,46 +73,39 @@ class Backlog:
 
     @property
     def half_empty(self) -> bool:
-        """There is room again."""
-        return self._count * 2 <= self._max_facts and self._bytes * 2 <= self._max_bytes
+        """There is room."""
+        return self._bytes * 2 <= self._max_bytes and self._count * 2 <= self._max_facts
 
     def put(self, item: Waiting) -> None:
         """Add a fact. Beyond the bounds the oldest one that is not essential goes; when there is none, the new one is
         summed up instead of kept."""
         fact = item.fact
-        if isinstance(fact, Ended):
-            begun = self._begun.pop(fact.record.id, None)
-            if begun is not None:
-                self._left(begun)
-        elif isinstance(fact, Begun) and (earlier := self._begun.get(fact.record.id)) is not None:
-            # Another account has the request now; it has waited as long as before.
-            self._begun[fact.record.id] = Waiting(earlier.number, earlier.at, fact)
+        if isinstance(fact, Begun):
+            earlier = self._begun.get(fact.record.id)
+            # Where another account has the request now, it has waited as long as before.
+            self._begun[fact.record.id] = item if earlier is None else Waiting(earlier.number, earlier.at, fact)
             return
-        size = fact.size
-        while self._count >= self._max_facts or self._bytes + size > self._max_bytes:
+        if isinstance(fact, Ended):
+            self._begun.pop(fact.record.id, None)
+            if fact.tries and not self.half_empty:
+                self.losses.facts += 1
+                item = Waiting(item.number, item.at, fact.without_tries())
+        size = item.fact.size
+        while self._bytes + size > self._max_bytes or self._count >= self._max_facts:
             if not self._others:
                 self.losses.add(fact)
                 return
             oldest = self._others.popleft()
-            self._left(oldest)
+            self._bytes -= oldest.fact.size
             self.losses.add(oldest.fact)
-        self._count += 1
         self._bytes += size
-        if isinstance(fact, Begun):
-            self._begun[fact.record.id] = item
-        else:
-            (self._essential if fact.essential else self._others).append(item)
-
-    def _left(self, item: Waiting) -> None:
-        self._count -= 1
-        self._bytes -= item.fact.size
+        (self._essential if fact.essential else self._others).append(item)
 
     def take(self, count: int) -> list[Waiting]:
         """The oldest facts, at most `count` of each kind."""
         taken = [self._begun.pop(request_id) for request_id in list(islice(self._begun, count))]
         for queue in (self._essential, self._others):
             taken += [queue.popleft() for _ in range(min(count, len(queue)))]
-        self._count -= len(taken)
         self._bytes -= sum(item.fact.size for item in taken)
         return taken
 

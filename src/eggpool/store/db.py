@@ -36,8 +36,8 @@ class Books(Protocol):
 
     ids: IdMaker
 
-    def put(self, *facts: AnyFact) -> None:
-        """Append facts; never waits for the database."""
+    def put(self, fact: AnyFact) -> None:
+        """Append a fact; never waits for the database."""
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on the writing connection, in a transaction of its own."""
@@ -108,9 +108,9 @@ class Database:
         writer.start()
         return cls(path, lock, writer, ids, busy_timeout_ms)
 
-    def put(self, *facts: AnyFact) -> None:
-        """Append facts to what the writer commits next; never waits for the file."""
-        self._writer.put(facts)
+    def put(self, fact: AnyFact) -> None:
+        """Append a fact to what the writer commits next; never waits for the file."""
+        self._writer.put(fact)
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run `function` on the writing connection, in a transaction of its own, between two commits of facts.

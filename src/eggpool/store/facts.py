@@ -72,12 +72,12 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
 class Begun(msgspec.Struct, frozen=True, gc=False):
     """An account was taken for a request; a second one for the same request replaces the first.
 
-    Need not be written when the request ends before that.
+    Need not be written when the request ends before that, so it has no size in the queue.
     """
 
     record: RequestBegun
     kind: ClassVar[str] = "begun"
-    size: ClassVar[int] = ROW_BYTES
+    size: ClassVar[int] = 0
     essential: ClassVar[bool] = True
 
     @property
@@ -87,18 +87,25 @@ class Begun(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """A request has ended. The row that said it had begun, if there is one, goes away in the same transaction."""
+    """A request has ended, after these tries. The row that said it had begun, if there is one, goes away in the same
+    transaction; `price_id` is that of the price that the cost was computed with."""
 
     record: RequestRecord
     price_id: int | None
+    tries: tuple[AttemptRecord, ...]
     size: int
     kind: ClassVar[str] = "request"
     essential: ClassVar[bool] = True
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The request's row."""
-        return ((INSERT_REQUEST, request_row(self.record, self.price_id)),)
+        """The request's row, and one for each try."""
+        row = (INSERT_REQUEST, request_row(self.record, self.price_id))
+        return (row, *[(INSERT_ATTEMPT, attempt_row(record)) for record in self.tries])
+
+    def without_tries(self) -> Ended:
+        """What of it is essential."""
+        return request(self.record, self.price_id, ())
 
     def tally(self) -> Tally:
         """What remains of it when it cannot be kept."""
@@ -106,21 +113,7 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
         return Tally(1, _clamp(usage.input_tokens), _clamp(usage.output_tokens), _clamp(cost.nanodollars or 0))
 
 
-class Tried(msgspec.Struct, frozen=True, gc=False):
-    """The tries that a request took."""
-
-    records: tuple[AttemptRecord, ...]
-    size: int
-    kind: ClassVar[str] = "attempts"
-    essential: ClassVar[bool] = False
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """A row for each try."""
-        return tuple((INSERT_ATTEMPT, attempt_row(record)) for record in self.records)
-
-
-AnyFact: TypeAlias = Fact | Begun | Ended | Tried
+AnyFact: TypeAlias = Fact | Begun | Ended
 
 
 def _upsert(table: str, key: tuple[str, ...], columns: tuple[str, ...], update: bool, rows: int = 1) -> str:
@@ -394,17 +387,12 @@ def attempt_row(record: AttemptRecord) -> Row:
     return _clamped(row, ATTEMPT_COLUMNS, _ATTEMPT_MEASURES)
 
 
-def request(record: RequestRecord, price_id: int | None) -> Ended:
-    """A request has ended; `price_id` is that of the price it was computed with."""
-    return Ended(record, price_id, 2 * ROW_BYTES + len(record.decision or ""))
-
-
-def attempts(records: Sequence[AttemptRecord]) -> Tried:
-    """The tries that a request took."""
-    size = 0
-    for record in records:
-        size += ROW_BYTES + len(record.error_detail or "")
-    return Tried(tuple(records), size)
+def request(record: RequestRecord, price_id: int | None, tries: Sequence[AttemptRecord]) -> Ended:
+    """A request has ended, after these tries; `price_id` is that of the price it was computed with."""
+    size = 2 * ROW_BYTES + len(record.decision or "")
+    for one in tries:
+        size += ROW_BYTES + len(one.error_detail or "")
+    return Ended(record, price_id, tuple(tries), size)
 
 
 def begun_gone(request_id: int) -> Step:

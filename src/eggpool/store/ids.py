@@ -25,6 +25,7 @@ class IdMaker:
 
     def next(self, now_ms: int) -> int:
         """A new id for something that happens at `now_ms`."""
+        first = now_ms << COUNTER_BITS
         with self._lock:
-            self._last = min(max(self._last + 1, first_id_at(now_ms)), LARGEST)
-            return self._last
+            self._last = made = first if first > self._last else self._last + 1
+        return made if made < LARGEST else LARGEST

@@ -73,11 +73,7 @@ class Ledger:
             provider = "" if record.account is None else provider_of(record.account)
             model = record.model_served or record.model_asked
             price_id = self.price(provider, model, record.price, record.ended_at_ms)
-        request = facts.request(record, price_id)
-        if attempts:
-            self._books.put(request, facts.attempts(attempts))
-        else:
-            self._books.put(request)
+        self._books.put(facts.request(record, price_id, attempts))
 
     def event(self, record: EventRecord) -> None:
         """Something that a person may want to know about."""

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from itertools import chain
 
@@ -75,16 +75,15 @@ class Writer:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, new: Iterable[AnyFact]) -> None:
-        """Append facts. After the end of the thread they are dropped."""
+    def put(self, fact: AnyFact) -> None:
+        """Append a fact. After the end of the thread it is dropped."""
         at = time.monotonic()
         with self._lock:
             if self._closed:
                 return
             self._put += 1
-            for fact in new:
-                self._backlog.put(Waiting(self._put, at, fact))
-            if len(self._backlog) >= self._wake_at:
+            self._backlog.put(Waiting(self._put, at, fact))
+            if self._wake_at != AWAKE and len(self._backlog) >= self._wake_at:
                 self._wake_at = AWAKE
                 self._wake.notify()
 
@@ -333,7 +332,7 @@ class Writer:
     def _event(self, kind: str, detail: str) -> None:
         now_ms = time.time_ns() // 1_000_000
         fact = facts.event(self._ids.next(now_ms), EventRecord(now_ms, kind, detail))
-        self.put((fact,))
+        self.put(fact)
 
 
 class _Transaction:

@@ -33,7 +33,6 @@ class Connection(asyncio.Protocol):
         "_closed",
         "_ends_with_it",
         "_failure",
-        "_fd",
         "_held_bytes",
         "_is_long",
         "_keeps",
@@ -42,6 +41,7 @@ class Connection(asyncio.Protocol):
         "_paused_reading",
         "_paused_writing",
         "_pieces",
+        "_poll",
         "_quiet_bytes",
         "_secure",
         "_unsent",
@@ -152,9 +152,7 @@ class Connection(asyncio.Protocol):
     @property
     def readable(self) -> bool:
         """Whether something has come that the loop has not told yet: on an idle connection, what nobody asked for."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._poll.poll(0))
 
     def fail(self, failure: UpstreamError) -> None:
         """End the reply with that failure, unless it is whole, and the connection in any case."""
@@ -181,7 +179,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands; for one that is made secure this is told twice."""
         self.transport = transport  # type: ignore[assignment] # uvloop's is an asyncio.Transport without saying so
-        self._fd = transport.get_extra_info("socket").fileno()
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._secure = transport.get_extra_info("sslcontext") is not None
 
     def data_received(self, data: bytes) -> None:

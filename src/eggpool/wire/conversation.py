@@ -14,6 +14,8 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from eggpool.wire import fields, leading
 from eggpool.wire.envelope import Envelope
 
@@ -44,6 +46,8 @@ AGENT_HEADER = b"x-claude-code-agent-id"
 FIELDS = ("session_id", "conversation_id", "thread_id", "chat_id")
 """Fields that name a conversation, of a body and of its `metadata`."""
 
+_HASH = hashlib.sha256(b"conversation")  # copied, because to look the algorithm up costs more than to use it
+_pack = msgspec.msgpack.Encoder().encode
 _TELLING = frozenset({*HEADERS, AGENT_HEADER})
 _NAMING = frozenset({"metadata", "conversation", "prompt_cache_key", "previous_response_id", *FIELDS})
 _SESSION_OF_USER = re.compile(r"_session_([0-9A-Za-z-]{8,128})\Z")  # user_<hash>_account_<id>_session_<id>
@@ -136,7 +140,7 @@ def _text_at(envelope: Envelope, field: str) -> str | None:
 
 
 def _key(client: str, model: str, parts: Sequence[bytes]) -> bytes:
-    """The hash of all parts, each with its length before it, so that no two lists of parts read the same."""
-    told = [client.encode("utf-8", "surrogatepass"), model.encode("utf-8", "surrogatepass"), *parts]
-    framed = b"".join([piece for part in told for piece in (len(part).to_bytes(8), part)])
-    return hashlib.blake2b(framed, digest_size=KEY_BYTES, person=b"conversation").digest()
+    """The hash of all parts, packed with their lengths, so that no two lists of parts read the same."""
+    hashed = _HASH.copy()
+    hashed.update(_pack((client, model, *parts)))
+    return hashed.digest()[:KEY_BYTES]
