@@ -46,6 +46,7 @@ class Connection(HttpToolsProtocol):
     look_s = 0.5  # between looks whether a client from which nothing is read has left
     closed: Callable[[], None] | None = None  # called when the connection is gone
     scope: Scope  # type: ignore[assignment] # of the newest request
+    named: dict[bytes, bytes]  # its headers by name, the last of those with one name
     cycle: Cycle | None  # type: ignore[assignment] # of the newest request that was taken
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -176,6 +177,7 @@ class Connection(HttpToolsProtocol):
         self._idle_since = None
         version = self.parser.get_http_version()
         method = self.parser.get_method()
+        self.named = dict(self.headers)
         length, self._chunked, self._fault = self._framing(version, method)
         if self._fault is not None:
             return
@@ -382,18 +384,14 @@ class Connection(HttpToolsProtocol):
 
     def _framing(self, version: str, method: bytes) -> tuple[int, bool, bytes | None]:
         """The announced length of the body, whether it comes in chunks, and why the request cannot be taken."""
-        hosts = 0
-        length = 0
-        encodings: list[bytes] = []
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length" and value.isdigit():
-                length = int(value)  # the parser refuses a second one, and what is not a number
-            elif name == b"transfer-encoding":
-                encodings.append(value.strip().lower())
-            elif name == b"expect":
-                self.expect_100_continue = self.expect_100_continue or value.lower() == b"100-continue"
+        named = self.named
+        hosts = int(b"host" in named)
+        if len(named) < len(self.headers):
+            hosts = sum(name == b"host" for name, _ in self.headers)
+        announced = named.get(b"content-length", b"")
+        length = int(announced) if announced.isdigit() else 0  # the parser refuses a second one, and no number
+        encodings = [value.strip().lower() for value in self._values(b"transfer-encoding")]
+        self.expect_100_continue = b"100-continue" in [value.lower() for value in self._values(b"expect")]
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             return 0, False, b"A request needs exactly one Host header."
         if method == b"CONNECT":
@@ -401,6 +399,10 @@ class Connection(HttpToolsProtocol):
         if encodings and (encodings != [b"chunked"] or version != "1.1" or self.parser.should_upgrade()):
             return 0, False, b"Transfer-Encoding must be chunked, in HTTP/1.1, and without an Upgrade."
         return length, bool(encodings), None
+
+    def _values(self, name: bytes) -> list[bytes]:
+        """All that the headers say under that name."""
+        return [value for known, value in self.headers if known == name] if name in self.named else []
 
     # --- refusals and clocks ---------------------------------------------------------------------------------------
 

@@ -185,18 +185,17 @@ class Cycle:
             self._send_body(message.get("body", b""), more=message.get("more_body", False))
 
     def _send_head(self, status: int, headers: Any) -> None:
-        closes = False
         fields = [*self._default_headers, *headers]
-        for name, value in fields:
-            if name == b"content-length" and self._chunked is None:
-                self._left = int(value)
-                self._chunked = False
-            elif name == b"transfer-encoding" and value.lower() == b"chunked":
-                self._left = 0
-                self._chunked = True
-            elif name == b"connection" and b"close" in [token.strip() for token in value.lower().split(b",")]:
-                self.keep_alive = False
-                closes = True
+        named = dict(fields)
+        if named.get(b"transfer-encoding", b"").lower() == b"chunked":
+            self._chunked = True
+        elif b"content-length" in named:
+            self._left = int(named[b"content-length"])
+            self._chunked = False
+        connection = named.get(b"connection")
+        closes = connection is not None and b"close" in [token.strip() for token in connection.lower().split(b",")]
+        if closes:
+            self.keep_alive = False
         lines = [_STATUS_LINES[status], heads.written(fields)]
         if not self.keep_alive and not closes:
             lines.append(b"connection: close\r\n")

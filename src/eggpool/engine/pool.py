@@ -35,6 +35,7 @@ from eggpool.upstream.target import Target
 from eggpool.wire.counting import Calibration
 
 MAX_REMEMBERED_REPLIES = 20_000
+MAX_REMEMBERED_NAMES = 1000
 MAX_REFUSED_SURFACES = 10_000  # models are named by callers
 
 
@@ -53,6 +54,7 @@ class Pool:
         self.affinity = Affinity(config.routing.affinity_ttl_s * 1000)
         self.lists: dict[AccountLabel, AccountModels] = {}
         self.catalog = Catalog()
+        self._offers: dict[str, tuple[Offer, ...]] = {}  # of names that were asked for since it was built
         self._replies: OrderedDict[str, AccountLabel] = OrderedDict()
         for provider in config.providers.values():
             self.clients[provider.id] = Client(provider)
@@ -115,6 +117,9 @@ class Pool:
             raise NoAccount("No account is set up; add one with: eggpool connect PROVIDER --key-env NAME")
         if model is None:
             return (self.everyone(),)
+        known = self._offers.get(model)
+        if known is not None:
+            return known
         offers = self.catalog.chain(model)
         if not offers:
             near = self.catalog.near(model)
@@ -122,6 +127,8 @@ class Pool:
             raise NotFound(
                 f"The model {model} is not served by any account.{hint}", param="model", code="model_not_found"
             )
+        if len(self._offers) < MAX_REMEMBERED_NAMES:
+            self._offers[model] = offers
         return offers
 
     def refuse_surface(self, candidate: Candidate, dialect: Dialect) -> None:
@@ -199,6 +206,7 @@ class Pool:
 
     def rebuild(self) -> None:
         """Build the catalogue anew from the lists."""
+        self._offers.clear()
         self.catalog = catalogs.build(
             self.config, self.lists, price_table(self.config, self.lists), self.clock.wall_ms()
         )

@@ -64,7 +64,7 @@ class Search:
         self._pool = pool
         self._inbound = inbound
         self._offers = pool.offers_of(inbound.model)
-        self._bounded = [one for offer in self._offers for one in offer.candidates if one.is_bounded]
+        self._bounded = [one for offer in self._offers for one in offer.bounded]
         self._ceiling = routing.max_retries_before_stream
         self._max_wait_s = routing.max_wait_ms / 1000
         self._tries = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import msgspec
 
@@ -54,11 +55,16 @@ class Candidate(msgspec.Struct, frozen=True):
         return bool(limits.context or limits.input or limits.output) or has.images is False or has.tools is False
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Offer(msgspec.Struct, frozen=True, dict=True):
     """What a name stands for."""
 
     model: str
     candidates: tuple[Candidate, ...]
+
+    @cached_property
+    def bounded(self) -> tuple[Candidate, ...]:
+        """Those of which something is known that the model cannot do there."""
+        return tuple(one for one in self.candidates if one.is_bounded)
 
     def larger_than(self, candidate: Candidate) -> Offer:
         """Only those whose window is known to be larger than that of `candidate`."""

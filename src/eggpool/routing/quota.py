@@ -124,7 +124,7 @@ class Quota:
     def __init__(self, specs: Iterable[WindowSpec] = (), poll_ms: int = POLL_MS) -> None:
         self._poll_ms = poll_ms
         self._reserved_all = [0, 0, 0]
-        self._reserved: dict[str, list[int]] = {}  # by model, while something is under way
+        self._reserved: dict[str, list[int]] = {}  # by model, of which an account has few
         self.windows = [Window(spec, configured=spec) for spec in _without_replaced(specs)]
         self._lines: list[tuple[Window, Line]] = []  # of the windows whose limit is known
         self._longest_ms = 0
@@ -191,18 +191,20 @@ class Quota:
 
     def _set_aside(self, reservation: Reservation, sign: int) -> None:
         """Add to what is reserved, or take away."""
-        _add(self._reserved_all, reservation.amounts, sign)
-        if reservation.model is not None:
-            of_model = self._reserved.setdefault(reservation.model, [0, 0, 0])
-            _add(of_model, reservation.amounts, sign)
-            if of_model == _NONE:
-                del self._reserved[reservation.model]
-        self._move(reservation.amounts, sign)
+        amounts, model = reservation.amounts, reservation.model
+        _add(self._reserved_all, amounts, sign)
+        if model is not None:
+            of_model = self._reserved.get(model)
+            if of_model is None:
+                of_model = self._reserved[model] = [0, 0, 0]
+            _add(of_model, amounts, sign)
+        self._move(amounts, sign)
 
     def _move(self, amounts: Amounts, sign: int) -> None:
         """Note that so much more, or less, is used; make the line anew when that is more than a hair."""
-        steps = self._steps
-        self._moved += sign * (amounts[0] * steps[0] + amounts[1] * steps[1] + amounts[2] * steps[2])
+        of_money, of_tokens, of_requests = self._steps
+        moved = amounts[0] * of_money + amounts[1] * of_tokens + amounts[2] * of_requests
+        self._moved += moved if sign > 0 else -moved
         if not -self._hair <= self._moved <= self._hair:
             self.until_ms = 0
 

@@ -114,6 +114,7 @@ class Window:
         "drift",
         "ends_ms",
         "is_guess",
+        "kind",
         "length_ms",
         "limit",
         "model",
@@ -143,6 +144,7 @@ class Window:
 
     def _describe(self, spec: WindowSpec) -> None:
         self.spec = spec
+        self.kind = spec.kind
         self.place = PLACES[spec.unit]
         # It only stands in the general `[limits]`, and the user does not want it enforced.
         self.is_guess = spec.source is WindowSource.ASSUMED and not spec.enforce
@@ -176,7 +178,7 @@ class Window:
 
     def move(self, now_ms: int) -> None:
         """Bring the period up to `now_ms`; a clock that was set back counts from there on."""
-        kind = self.spec.kind
+        kind = self.kind
         if kind is _ROLLING:
             self._roll(now_ms)
         elif kind is _BLOCK:
@@ -219,10 +221,16 @@ class Window:
 
     def add(self, amount: int, began_ms: int, now_ms: int) -> None:
         """Count what was finished by a request that began at `began_ms`, in the window's unit."""
-        kind = self.spec.kind
-        if kind is not _ROLLING and self.starts_ms <= now_ms < self.ends_ms and not self.told:
-            self._own += min(amount, LARGEST - self._own)  # as nearly always: the period goes on
-            return
+        kind = self.kind
+        if not self.told and amount <= LARGEST - self._own:  # as nearly always; and the period, or its part, goes on
+            if kind is not _ROLLING:
+                if self.starts_ms <= now_ms < self.ends_ms:
+                    self._own += amount
+                    return
+            elif began_ms // self._width_ms == self._newest == now_ms // self._width_ms:
+                self._buckets[self._newest] = self._buckets.get(self._newest, 0) + amount
+                self._own += amount
+                return
         self.move(now_ms)
         if kind is _ROLLING:
             bucket = min(began_ms, now_ms) // self._width_ms
@@ -266,7 +274,7 @@ class Window:
             return
         if resets_at_ms is not None:
             self._follow(resets_at_ms)
-        elif share > 0 and self.spec.kind is _BLOCK and not self.ends_ms:
+        elif share > 0 and self.kind is _BLOCK and not self.ends_ms:
             self.starts_ms, self.ends_ms = at_ms, at_ms + self.length_ms  # it has begun, nobody says when
         if channel == "hand":
             self.told.clear()  # a person who sets a value has seen the others
@@ -354,14 +362,14 @@ class Window:
         return min((self._own + reserved + offset) * ratio, LARGEST_SHARE)
 
     def _since(self, told: Told, share: float, ratio: float, now_ms: int, reserved: int) -> float:
-        if self.spec.kind is not _ROLLING:
+        if self.kind is not _ROLLING:
             return min(share + (self._own - told.own + reserved) * ratio, LARGEST_SHARE)
         left = max(0.0, 1.0 - max(now_ms - told.at_ms, 0) / self.length_ms)
         return min((self._own + reserved) * ratio + (share - told.own * ratio) * left, LARGEST_SHARE)
 
     def elapsed(self, now_ms: int) -> float:
         """The part of the period that is over; of a rolling window always a half, of a block to come nothing."""
-        if self.spec.kind is _ROLLING:
+        if self.kind is _ROLLING:
             return 0.5
         if not self.ends_ms:
             return 0.0
@@ -374,7 +382,7 @@ class Window:
         if share is None:
             return None
         until, slope = now_ms + self.length_ms, 0.0
-        if self.spec.kind is _ROLLING:
+        if self.kind is _ROLLING:
             until = (now_ms // self._width_ms + 1) * self._width_ms
             if self.told:
                 until = min(until, now_ms + _ROLLING_TOLD_MS)
@@ -410,7 +418,7 @@ class Window:
             return None
         if reserved and (self.share(now_ms, 0, poll_ms) or 0.0) < 1.0:
             return now_ms + UNDER_WAY_MS
-        if self.spec.kind is not _ROLLING:
+        if self.kind is not _ROLLING:
             return self.ends_ms or now_ms + self.length_ms
         over = (share - 1.0) / (self.ratio or 1.0)
         for bucket in sorted(self._buckets):
@@ -427,7 +435,7 @@ class Window:
             return None
         if share >= 1.0:
             return now_ms
-        if self.spec.kind is _ROLLING:
+        if self.kind is _ROLLING:
             # What was used lately comes in at that rate; what is inside falls out evenly.
             lately = [amount for bucket, amount in self._buckets.items() if bucket > self._newest - BUCKETS // 4]
             gain = sum(lately) * (self.ratio or 0.0) / (self.length_ms / 4) - share / self.length_ms

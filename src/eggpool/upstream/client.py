@@ -22,7 +22,6 @@ from eggpool.wire import head as heads
 Phase = Literal["first_event", "idle"]
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
-_NOT_IN_PATHS = bytes({*range(0x21), 0x7F})
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -88,14 +87,10 @@ def _head(call: Call) -> bytes:
 
     Raises ValueError.
     """
-    headers, body = call.headers, call.body
-    path = call.url.path.encode("latin-1")
-    if path.translate(None, _NOT_IN_PATHS) != path:
-        raise ValueError("a path holds what HTTP forbids")
-    fields = [(b"Host", call.url.authority.encode()), *headers]
-    if body is not None or call.method not in _WITHOUT_BODY:
-        fields.append((b"Content-Length", b"%d" % len(body or b"")))
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (call.method.encode(), path, heads.written(fields))
+    start = b"%b %b%b" % (call.method.encode(), call.url.target, heads.written(call.headers))
+    if call.body is None and call.method in _WITHOUT_BODY:
+        return start + b"\r\n"
+    return b"%bContent-Length: %d\r\n\r\n" % (start, len(call.body or b""))
 
 
 class Reply:

@@ -7,8 +7,10 @@ in lower case. Source for the hop-by-hop fields: RFC 9110 section 7.6.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+
+from eggpool.wire.head import NOT_IN_VALUES
 
 HOP_BY_HOP = frozenset(
     {
@@ -55,7 +57,6 @@ _NOT_BACK_PREFIXES = (b"access-control-", b"x-proxy-", b"x-eggpool-")
 _OF_A_DIALECT = (b"anthropic-", b"openai-", b"x-openai-", b"x-stainless-", b"x-claude-", b"x-codex-", b"x-app")
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MASK = b"***"
 UNENCODED = (b"accept-encoding", b"identity")
 KEPT_NAMES = 200  # for which it is known whether they cross; all that agents and providers use in a day are fewer
@@ -72,15 +73,11 @@ def towards_provider(
     `replaced` has the lower-case names of `own`: the client's of that name are dropped. `fallbacks` are sent where the
     client and the account have none of that name.
     """
-    received = list(received)
-    nominated = _nominated(received)
-    crossing = [
-        field for field in received if _goes_up(field[0]) and field[0] not in replaced and field[0] not in nominated
-    ]
-    missing = [(name, value) for name, value in fallbacks.items() if name not in replaced]
-    if missing:
-        kept = {name for name, _ in crossing}
-        missing = [field for field in missing if field[0] not in kept]
+    crossing = [field for field in _crossing(received, _goes_up) if field[0] not in replaced]
+    missing: list[tuple[bytes, bytes]] = []
+    if fallbacks:
+        present = replaced.union(name for name, _ in crossing)
+        missing = [field for field in fallbacks.items() if field[0] not in present]
     return [*crossing, UNENCODED, *own, *missing]
 
 
@@ -99,14 +96,12 @@ def towards_client(
     `secrets` are masked in the values. What HTTP does not allow is left out, because a server refuses to send the whole
     reply with it (RFC 9110 sections 5.1 and 5.5).
     """
-    received = list(received)
-    nominated = _nominated(received)
-    crossing = [
-        field for field in received if _comes_back(field[0]) and field[0] not in redacted and field[0] not in nominated
-    ]
+    crossing = _crossing(received, _comes_back)
+    if redacted:
+        crossing = [field for field in crossing if field[0] not in redacted]
     together = b" ".join([value for _, value in crossing])  # nearly always there is nothing in any of them
-    if _UNSENDABLE.search(together) or hide(together, secrets) is not together:
-        return [(name, hide(value, secrets)) for name, value in crossing if not _UNSENDABLE.search(value)]
+    if not _is_sendable(together) or hide(together, secrets) is not together:
+        return [(name, hide(value, secrets)) for name, value in crossing if _is_sendable(value)]
     return crossing
 
 
@@ -122,6 +117,10 @@ def _comes_back(name: bytes) -> bool:
     return name not in _NOT_BACK and not name.startswith(_NOT_BACK_PREFIXES) and _NAME.fullmatch(name) is not None
 
 
+def _is_sendable(value: bytes) -> bool:
+    return len(value.translate(None, NOT_IN_VALUES)) == len(value)
+
+
 def hide(text: bytes, secrets: Iterable[bytes]) -> bytes:
     """`text` with each of the `secrets` masked; the very same object when it holds none."""
     for secret in secrets:
@@ -130,10 +129,13 @@ def hide(text: bytes, secrets: Iterable[bytes]) -> bytes:
     return text
 
 
-def _nominated(received: list[tuple[bytes, bytes]]) -> set[bytes]:
-    """The names that a Connection header declares to be hop-by-hop."""
-    named: set[bytes] = set()
-    for name, value in received:
-        if name == b"connection":
-            named.update(part.strip().lower() for part in value.split(b","))
-    return named
+def _crossing(received: Iterable[tuple[bytes, bytes]], crosses: Callable[[bytes], bool]) -> list[tuple[bytes, bytes]]:
+    """Those that cross by their names, without those that a Connection header declares to be hop-by-hop."""
+    crossing: list[tuple[bytes, bytes]] = []
+    nominated: set[bytes] = set()
+    for field in received:
+        if crosses(field[0]):
+            crossing.append(field)
+        elif field[0] == b"connection":
+            nominated.update(part.strip().lower() for part in field[1].split(b","))
+    return [field for field in crossing if field[0] not in nominated] if nominated else crossing

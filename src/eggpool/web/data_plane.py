@@ -11,7 +11,7 @@ from eggpool.config.schema import Config
 from eggpool.domain import Dialect
 from eggpool.engine.dispatch import Dispatcher, Exchange
 from eggpool.engine.inbound import Inbound, Surface
-from eggpool.engine.server import Receive, Scope, Send
+from eggpool.engine.server import Receive, Scope, Send, connection_of
 from eggpool.engine.translating import TRANSLATION, in_chat
 from eggpool.errors import (
     EggPoolError,
@@ -60,7 +60,7 @@ class DataPlane:
         arrived, arrived_ms = clock.now(), clock.wall_ms()
         number = self._dispatcher.ledger.new_id(arrived_ms)
         path, headers = scope["path"], scope["headers"]
-        named = dict(headers)
+        named = connection_of(scope).named
         request_id = f"{number:016x}"
         own: Headers = [(b"x-proxy-request-id", request_id.encode())]
         status = 499
