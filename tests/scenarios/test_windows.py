@@ -13,7 +13,7 @@ from tests.helpers.clock import HandClock
 from tests.helpers.pool import RunningPool, after_a_crash, key_of, pool_of, provider, run, running_pool, settings
 from tests.scenarios.asking import CHAT, MESSAGES, PATHS, opening
 
-from eggpool.domain import AccountLabel, Dialect, Usage
+from eggpool.domain import AccountLabel, Dialect, QuotaUnit, Usage
 from eggpool.engine import keeping
 from eggpool.scripted import (
     Behaviour,
@@ -322,7 +322,8 @@ def test_what_is_booked_is_what_windows_count(tmp_path: Path, seed: int) -> None
                 assert sum(counted.values()) > 0
                 assert counted == {label: booked.get(label, 0) for label in (A, B)}
                 for label in (A, B):
-                    assert pool.runtime.pool.accounts[label].quota._reserved_all == [0, 0, 0]
+                    quota = pool.runtime.pool.accounts[label].quota
+                    assert not any(quota.reserved(unit) for unit in QuotaUnit)
                 again = after_a_crash(config, tmp_path / "crashed")
             for follower in (config, again):
                 async with running_pool(follower, clock) as pool:

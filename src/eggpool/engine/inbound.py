@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -15,7 +16,7 @@ from eggpool.wire.forms import Form
 LEGACY_COMPLETIONS = "/completions"
 
 
-class Surface(msgspec.Struct, frozen=True):
+class Surface(msgspec.Struct, frozen=True, dict=True):
     """Which of a provider's endpoints a request is for.
 
     `below` is what follows the dialect's own endpoint; `beside` is a path of its own below the base URL, and then
@@ -26,17 +27,17 @@ class Surface(msgspec.Struct, frozen=True):
     below: str = ""
     beside: str = ""
 
-    @property
+    @cached_property
     def answers(self) -> bool:
         """Whether replies have the dialect's own shape, so that they can be judged; others are passed as they are."""
         return not self.below and self.beside in ("", LEGACY_COMPLETIONS)
 
-    @property
+    @cached_property
     def translates(self) -> bool:
         """Whether it is the dialect's main endpoint, which other dialects have too."""
         return not self.below and not self.beside
 
-    @property
+    @cached_property
     def counts(self) -> bool:
         """Whether this asks how many tokens a request has."""
         return self.below in ("/count_tokens", "/input_tokens")

@@ -25,7 +25,7 @@ SHORT_FULL = 0.5  # used share beyond which a window shorter than the longest co
 MOST_WINDOWS = 64  # of one account: what a provider can make us remember
 _ABOUT = 0.25  # two windows are of about one length when they differ by less than this part
 _SHORT_STEPS = 300  # in which the crowding of a short window follows its time
-HAIR = 0.0005  # of a window: spending that moves none of them by more leaves the line as it is
+HAIR = 0.001  # of a window: spending that moves none of them by more leaves the line as it is
 _LONGEST_LINE_MS = 60_000  # a line holds for no longer, so that a clock that was set wrong is left soon
 _LENGTH_S = {
     "minute": 60,
@@ -41,13 +41,12 @@ _UNKNOWN_LENGTH_S = 30 * 86_400  # a balance that nobody refills by the clock
 class Reservation:
     """What was set aside for one request; settled exactly once."""
 
-    __slots__ = ("amounts", "began_ms", "model", "open")
+    __slots__ = ("amounts", "began_ms", "model")
 
     def __init__(self, estimate: Spending, began_ms: int, model: str | None) -> None:
         self.amounts = estimate.amounts
         self.began_ms = began_ms
         self.model = model
-        self.open = True
 
 
 class QuotaRefusal(msgspec.Struct, frozen=True):
@@ -85,7 +84,7 @@ class QuotaSnapshot(msgspec.Struct, frozen=True):
     windows: tuple[WindowState, ...] = ()
 
 
-_NONE = [0, 0, 0]
+_NONE: Amounts = (0, 0, 0)
 
 
 class Quota:
@@ -106,8 +105,8 @@ class Quota:
         "_moved",
         "_poll_ms",
         "_reserved",
-        "_reserved_all",
         "_steps",
+        "_under_way",
         "crowded",
         "exhausted_now",
         "per_model",
@@ -123,12 +122,12 @@ class Quota:
 
     def __init__(self, specs: Iterable[WindowSpec] = (), poll_ms: int = POLL_MS) -> None:
         self._poll_ms = poll_ms
-        self._reserved_all = [0, 0, 0]
-        self._reserved: dict[str, list[int]] = {}  # by model, of which an account has few
+        self._under_way: set[Reservation] = set()
+        self._reserved = _NONE  # for all of them
         self.windows = [Window(spec, configured=spec) for spec in _without_replaced(specs)]
         self._lines: list[tuple[Window, Line]] = []  # of the windows whose limit is known
         self._longest_ms = 0
-        self._steps = (0.0, 0.0, 0.0)  # how far one unit of each amount moves the window that it moves most
+        self._steps: list[tuple[int, float]] = []  # how far a unit of an amount moves the window that it moves most
         self._moved = 0.0  # how far spending has moved windows since the line was made
         self._hair = 0.0  # how far it may, before the line is made anew
         self._lines_until_ms = 0  # so long, spending alone changes how they stand
@@ -145,16 +144,22 @@ class Quota:
     def reserve(self, estimate: Spending, now_ms: int, model: str | None = None) -> Reservation:
         """Set aside what a request will probably cost; it counts as used until it is settled."""
         reservation = Reservation(estimate, now_ms, model)
-        self._set_aside(reservation, 1)
+        self._under_way.add(reservation)
+        (money, tokens, requests), more = self._reserved, reservation.amounts
+        self._reserved = (money + more[0], tokens + more[1], requests + more[2])
+        self._move(more, _NONE)
         return reservation
 
     def settle(self, reservation: Reservation, spent: Spending, now_ms: int) -> None:
         """A request has ended and cost `spent`. Raises RuntimeError when it was settled before."""
-        if not reservation.open:
+        if reservation not in self._under_way:
             raise RuntimeError("a reservation was settled twice")
-        reservation.open = False
-        self._set_aside(reservation, -1)
-        self.add(spent, reservation.began_ms, now_ms, reservation.model)
+        self._under_way.remove(reservation)
+        (money, tokens, requests), less = self._reserved, reservation.amounts
+        self._reserved = (money - less[0], tokens - less[1], requests - less[2])
+        amounts = spent.amounts
+        self._count(amounts, reservation.began_ms, now_ms, reservation.model, self.windows)
+        self._move(amounts, less)
 
     def release(self, reservation: Reservation, now_ms: int) -> None:
         """A request has ended and cost nothing. Raises RuntimeError when it was settled before."""
@@ -174,38 +179,35 @@ class Quota:
         `only` are the windows to count it in, where those that a snapshot knew have counted it already.
         """
         amounts = spent.amounts
-        for window in self.windows if only is None else only:
+        self._count(amounts, began_ms, now_ms, model, self.windows if only is None else only)
+        self._move(amounts, _NONE)
+
+    def reserved(self, unit: QuotaUnit, model: str | None = None) -> int:
+        """What is set aside now, for all requests or for those of one model."""
+        return self._aside(PLACES[unit], model)
+
+    def _aside(self, place: int, model: str | None) -> int:
+        if model is None:
+            return self._reserved[place]
+        return sum(one.amounts[place] for one in self._under_way if one.model == model)
+
+    def _count(
+        self, amounts: Amounts, began_ms: int, now_ms: int, model: str | None, windows: Iterable[Window]
+    ) -> None:
+        """Add what was spent to those windows that it counts in."""
+        for window in windows:
             if (window.model is None or window.model == model) and (amount := amounts[window.place]):
                 ends_ms = window.ends_ms
                 window.add(amount, began_ms, now_ms)
                 if window.ends_ms != ends_ms:
                     self.until_ms = self._lines_until_ms = 0  # a period has begun
-        self._move(amounts, 1)
 
-    def reserved(self, unit: QuotaUnit, model: str | None = None) -> int:
-        """What is set aside now, for all requests or for those of one model."""
-        return self._aside(model)[PLACES[unit]]
-
-    def _aside(self, model: str | None) -> list[int]:
-        return self._reserved_all if model is None else self._reserved.get(model, _NONE)
-
-    def _set_aside(self, reservation: Reservation, sign: int) -> None:
-        """Add to what is reserved, or take away."""
-        amounts, model = reservation.amounts, reservation.model
-        _add(self._reserved_all, amounts, sign)
-        if model is not None:
-            of_model = self._reserved.get(model)
-            if of_model is None:
-                of_model = self._reserved[model] = [0, 0, 0]
-            _add(of_model, amounts, sign)
-        self._move(amounts, sign)
-
-    def _move(self, amounts: Amounts, sign: int) -> None:
-        """Note that so much more, or less, is used; make the line anew when that is more than a hair."""
-        of_money, of_tokens, of_requests = self._steps
-        moved = amounts[0] * of_money + amounts[1] * of_tokens + amounts[2] * of_requests
-        self._moved += moved if sign > 0 else -moved
-        if not -self._hair <= self._moved <= self._hair:
+    def _move(self, more: Amounts, less: Amounts) -> None:
+        """Note what is used now and was not before, and the other way round; make the line anew when that is more than
+        a hair."""
+        for place, step in self._steps:
+            self._moved += (more[place] - less[place]) * step
+        if not -self._hair < self._moved < self._hair:
             self.until_ms = 0
 
     # --- what is told -------------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ class Quota:
                 continue
             if window.is_guess and not guessed:
                 continue
-            reserved = self._aside(window.model)[window.place]
+            reserved = self._aside(window.place, window.model)
             line = window.line(now_ms, reserved, self._poll_ms)
             if window.told or window.spec.enforce:
                 refused = self._ruled_out(window, reserved, now_ms, refused)
@@ -320,7 +322,7 @@ class Quota:
             place, length_ms = window.place, window.length_ms
             share, elapsed = line.share, line.elapsed
             if anew:
-                share = window.share(now_ms, self._aside(window.model)[place], self._poll_ms) or 0.0
+                share = window.share(now_ms, self._aside(place, window.model), self._poll_ms) or 0.0
                 elapsed = window.elapsed(now_ms)
             steps[place] = max(steps[place], line.ratio)
             if share >= 1.0 and not window.is_guess:
@@ -337,7 +339,7 @@ class Quota:
             self.value = pace + self.crowded
         if short is not None and short[1] == self.place:
             self.ratio += short[0]
-        self._steps = (steps[0], steps[1], steps[2])
+        self._steps = [(place, step) for place, step in enumerate(steps) if step]
         self.until_ms = max(until, now_ms + 1)
 
     def _ruled_out(
@@ -377,7 +379,7 @@ class Quota:
             if better and window.is_guess:
                 continue
             window.move(now_ms)
-            share = window.share(now_ms, self._aside(window.model)[window.place], self._poll_ms)
+            share = window.share(now_ms, self._aside(window.place, window.model), self._poll_ms)
             if share is not None:
                 found.append(share + amounts[window.place] * (window.ratio or 0.0))
         return found
@@ -389,7 +391,7 @@ class Quota:
     def _view(self, window: Window, now_ms: int) -> WindowView:
         window.move(now_ms)
         spec = window.spec
-        reserved = self._aside(window.model)[window.place]
+        reserved = self._aside(window.place, window.model)
         share = window.share(now_ms, reserved, self._poll_ms)
         elapsed = window.elapsed(now_ms)
         return WindowView(
@@ -440,12 +442,6 @@ class Quota:
                 self.per_model = self.per_model or window.model is not None
         self.until_ms = self._lines_until_ms = 0
         return tuple(window for window in self.windows if window.key not in resumed)
-
-
-def _add(sums: list[int], amounts: Amounts, sign: int) -> None:
-    sums[0] += sign * amounts[0]
-    sums[1] += sign * amounts[1]
-    sums[2] += sign * amounts[2]
 
 
 def _without_replaced(specs: Iterable[WindowSpec]) -> list[WindowSpec]:

@@ -7,7 +7,7 @@ import msgspec
 from eggpool.domain import QuotaUnit
 
 GENERIC_NANODOLLARS = 3_000  # per token, where no price is known: it only orders, it is never booked
-LARGEST = 10**17  # of an amount in any unit: a hundred million dollars, and sums of it still fit 64 bits
+LARGEST = 2**57 - 1  # of an amount in any unit: 144 million dollars, and sums of it still fit 64 bits
 
 Amounts = tuple[int, int, int]
 PLACES = {QuotaUnit.MONEY: 0, QuotaUnit.PERCENT: 0, QuotaUnit.TOKENS: 1, QuotaUnit.REQUESTS: 2}
@@ -26,7 +26,7 @@ class Spending(msgspec.Struct, frozen=True, gc=False):
         """Money, tokens and requests. Where no money is known, tokens at a generic rate stand for it."""
         tokens, requests = self.tokens, self.requests
         money = self.nanodollars or tokens * GENERIC_NANODOLLARS
-        if 0 <= money <= LARGEST and 0 <= tokens <= LARGEST and 0 <= requests <= LARGEST:
+        if 0 <= (money | tokens | requests) <= LARGEST:  # which is all ones, so it holds for each as for their bits
             return money, tokens, requests
         return _bounded(money), _bounded(tokens), _bounded(requests)
 

@@ -56,15 +56,12 @@ class Backlog:
         self._begun: dict[int, Waiting] = {}
         self._essential: deque[Waiting] = deque()
         self._others: deque[Waiting] = deque()
+        self._count = 0  # begins apart
         self._bytes = 0
         self.losses = Losses()
 
     def __len__(self) -> int:
         return len(self._begun) + self._count
-
-    @property
-    def _count(self) -> int:
-        return len(self._essential) + len(self._others)
 
     @property
     def size(self) -> int:
@@ -87,7 +84,7 @@ class Backlog:
             return
         if isinstance(fact, Ended):
             self._begun.pop(fact.record.id, None)
-            if fact.tries and not self.half_empty:
+            if not self.half_empty and fact.tries:
                 self.losses.facts += 1
                 item = Waiting(item.number, item.at, fact.without_tries())
         size = item.fact.size
@@ -96,18 +93,22 @@ class Backlog:
                 self.losses.add(fact)
                 return
             oldest = self._others.popleft()
+            self._count -= 1
             self._bytes -= oldest.fact.size
             self.losses.add(oldest.fact)
+        self._count += 1
         self._bytes += size
         (self._essential if fact.essential else self._others).append(item)
 
     def take(self, count: int) -> list[Waiting]:
         """The oldest facts, at most `count` of each kind."""
-        taken = [self._begun.pop(request_id) for request_id in list(islice(self._begun, count))]
+        begun = [self._begun.pop(request_id) for request_id in list(islice(self._begun, count))]
+        taken: list[Waiting] = []
         for queue in (self._essential, self._others):
             taken += [queue.popleft() for _ in range(min(count, len(queue)))]
+        self._count -= len(taken)
         self._bytes -= sum(item.fact.size for item in taken)
-        return taken
+        return begun + taken
 
     def oldest(self) -> Waiting | None:
         """The fact that has waited longest."""

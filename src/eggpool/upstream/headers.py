@@ -7,8 +7,10 @@ in lower case. Source for the hop-by-hop fields: RFC 9110 section 7.6.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
+from operator import itemgetter
 
 from eggpool.wire.head import NOT_IN_VALUES
 
@@ -56,6 +58,7 @@ _NOT_BACK_PREFIXES = (b"access-control-", b"x-proxy-", b"x-eggpool-")
 
 _OF_A_DIALECT = (b"anthropic-", b"openai-", b"x-openai-", b"x-stainless-", b"x-claude-", b"x-codex-", b"x-app")
 
+_name_of = itemgetter(0)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 MASK = b"***"
 UNENCODED = (b"accept-encoding", b"identity")
@@ -63,7 +66,7 @@ KEPT_NAMES = 200  # for which it is known whether they cross; all that agents an
 
 
 def towards_provider(
-    received: Iterable[tuple[bytes, bytes]],
+    received: Sequence[tuple[bytes, bytes]],
     own: Iterable[tuple[bytes, bytes]],
     replaced: frozenset[bytes],
     fallbacks: Mapping[bytes, bytes],
@@ -73,7 +76,9 @@ def towards_provider(
     `replaced` has the lower-case names of `own`: the client's of that name are dropped. `fallbacks` are sent where the
     client and the account have none of that name.
     """
-    crossing = [field for field in _crossing(received, _goes_up) if field[0] not in replaced]
+    crossing = _crossing(received, _goes_up)
+    if not replaced.isdisjoint(map(_name_of, crossing)):
+        crossing = [field for field in crossing if field[0] not in replaced]
     missing: list[tuple[bytes, bytes]] = []
     if fallbacks:
         present = replaced.union(name for name, _ in crossing)
@@ -87,7 +92,7 @@ def without_dialect(received: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes
 
 
 def towards_client(
-    received: Iterable[tuple[bytes, bytes]],
+    received: Sequence[tuple[bytes, bytes]],
     redacted: frozenset[bytes] = frozenset(),
     secrets: Iterable[bytes] = (),
 ) -> list[tuple[bytes, bytes]]:
@@ -131,11 +136,11 @@ def hide(text: bytes, secrets: Iterable[bytes]) -> bytes:
 
 def _crossing(received: Iterable[tuple[bytes, bytes]], crosses: Callable[[bytes], bool]) -> list[tuple[bytes, bytes]]:
     """Those that cross by their names, without those that a Connection header declares to be hop-by-hop."""
-    crossing: list[tuple[bytes, bytes]] = []
+    crossing = [*compress(received, map(crosses, map(_name_of, received)))]
+    if b"connection" not in map(_name_of, received):
+        return crossing
     nominated: set[bytes] = set()
-    for field in received:
-        if crosses(field[0]):
-            crossing.append(field)
-        elif field[0] == b"connection":
-            nominated.update(part.strip().lower() for part in field[1].split(b","))
-    return [field for field in crossing if field[0] not in nominated] if nominated else crossing
+    for name, value in received:
+        if name == b"connection":
+            nominated.update(part.strip().lower() for part in value.split(b","))
+    return [field for field in crossing if field[0] not in nominated]

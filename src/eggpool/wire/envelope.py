@@ -144,12 +144,13 @@ def _places(body: bytes, members: dict[str, msgspec.Raw]) -> dict[str, tuple[int
     places: dict[str, tuple[int, int]] = {}
     at = 1
     for name, raw in members.items():
-        start = at + len(name) + 3 if name.isascii() else at + len(name.encode()) + 3
-        at = start + memoryview(raw).nbytes
-        places[name] = (start, at)
-        at += 1
-    # White space, an escape in a key and a second equal key each make a body longer than its members need. So nothing
-    # of the kind is in one of exactly that length, which most clients send, and the values stand where they must.
+        start = at + len(name) + 3
+        end = start + memoryview(raw).nbytes
+        places[name] = (start, end)
+        at = end + 1
+    # White space, letters beyond ASCII or an escape in a key, and a second equal key each make a body longer than this.
+    # So nothing of the kind is in one of exactly that length, which most clients send, and the values stand where they
+    # must.
     return places if at == len(body) and places else _places_walked(body, members)
 
 

@@ -80,6 +80,8 @@ def usage_of(
     cost_nanodollars: int | None = None,
 ) -> Usage:
     """A `Usage` whose parts are never larger than their wholes, whatever a provider reported."""
+    if not cache_read and not cache_write and not reasoning:
+        return Usage(input_tokens=input_tokens, output_tokens=output_tokens, cost_nanodollars=cost_nanodollars)
     cache_read = min(cache_read, input_tokens)
     cache_write = min(cache_write, input_tokens - cache_read)
     return Usage(

@@ -31,6 +31,7 @@ _ERROR_TYPES = {
     403: "permission_error",
     429: "rate_limit_error",
 }
+_CACHE_HITS = frozenset({"prompt_cache_hit_tokens", "cached_tokens"})
 _DONE = b"[DONE]"
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
@@ -165,8 +166,9 @@ def read_usage(value: object) -> Usage | None:
     # The endpoints for images and speech say input and output, as Responses does.
     prompt = fields.count(block.get("prompt_tokens")) or fields.count(block.get("input_tokens"))
     completion = fields.count(block.get("completion_tokens")) or fields.count(block.get("output_tokens"))
-    read = max(fields.count(block.get("prompt_cache_hit_tokens")), fields.count(block.get("cached_tokens")))
-    write = reasoning = 0
+    read = write = reasoning = 0
+    if not _CACHE_HITS.isdisjoint(block):
+        read = max(fields.count(block.get(name)) for name in _CACHE_HITS)
     if details := fields.mapping(block.get("prompt_tokens_details")):
         read = max(read, fields.count(details.get("cached_tokens")))
         write = fields.count(details.get("cache_write_tokens"))
