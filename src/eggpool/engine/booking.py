@@ -52,6 +52,7 @@ class Booking:
         "_first_byte",
         "_inbound",
         "_keep_detail",
+        "_lasts",
         "_ledger",
         "_records",
         "_streams",
@@ -71,6 +72,7 @@ class Booking:
         self._keep_detail = keep_detail
         self._body_bytes = len(inbound.body or b"")
         self._streams = inbound.streams
+        self._lasts = False
         self._records: list[AttemptRecord] = []
         self.decision: str | None = None
         self.lost: tuple[str, ...] = ()  # what a translation could not say
@@ -105,6 +107,17 @@ class Booking:
         attempt = Attempt(len(self._records) + 1, candidate, dialect, lease)
         if self._first_attempt is None:
             self._first_attempt = attempt.began
+        if self._lasts:
+            self._begun(candidate)
+        return attempt
+
+    def lasts(self, attempt: Attempt | None) -> None:
+        """The request does not end at once: from now on a crash leaves a trace of it, and of the account it is at."""
+        self._lasts = True
+        if attempt is not None:
+            self._begun(attempt.candidate)
+
+    def _begun(self, candidate: Candidate) -> None:
         inbound = self._inbound
         self._ledger.begun(
             RequestBegun(
@@ -117,7 +130,6 @@ class Booking:
                 started_at_ms=inbound.arrived_ms,
             )
         )
-        return attempt
 
     def attempt_ended(
         self, attempt: Attempt, kind: Kind | None = None, detail: str | None = None, rest_s: float | None = None

@@ -57,6 +57,9 @@ LONGEST_ID = 128  # characters of a provider's name for a request
 _CLIENT_FAULTS = frozenset(range(400, 500)) - {401, 402, 403, 408, 429, 499}
 
 
+LASTS_AFTER_S = 0.1
+"""After which a request is noted as begun, so that a crash leaves a trace of it, and its deadline is watched."""
+
 AGAIN_AFTER_S = 0.25
 """Until the only account that there is is asked once more after a failure that may pass quickly."""
 
@@ -188,9 +191,7 @@ class Exchange:
         an answer like any other.
         """
         self._task = task
-        left_s = self._inbound.arrived + self._dispatcher.config.routing.deadline_s - self._pool.clock.now()
-        deadlines = self._dispatcher.deadlines
-        deadlines.remember(self._too_late, left_s, task.get_loop())
+        self._dispatcher.deadlines.remember(self._lasts, LASTS_AFTER_S, task.get_loop())
         try:
             head = await self._walk()
         except asyncio.CancelledError:
@@ -201,7 +202,7 @@ class Exchange:
         except (RequestRefused, CannotServe) as error:
             raise self._refused(error) from None
         finally:
-            deadlines.forget(self._too_late)
+            self._dispatcher.deadlines.forget(self._too_late)
         self._booking.status = head.status
         if self._inbound.gives_up_at_429 and (quota := self._pool.told_codex()):
             others = [one for one in head.headers if not one[0].startswith(codex_headers.PREFIXES)]
@@ -224,6 +225,7 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
+        self._dispatcher.deadlines.forget(self._lasts)
         if self._relay is not None and self._relay.error is not None and self._stage is not _Stage.BROKEN:
             failure = told_in_band(self._relay.error)
             self._booking.error_class = failure.kind.value
@@ -247,6 +249,13 @@ class Exchange:
             self._booking.left_out(self._relay.dropped)
         self._booking.close(outcome, self._usage())
         self._calibrate(outcome)
+
+    def _lasts(self) -> None:
+        """A moment has passed: most requests are over by then, and need neither a trace nor a deadline."""
+        self._booking.lasts(self._attempt)
+        if self._stage is _Stage.OPENING and self._task is not None:
+            left_s = self._inbound.arrived + self._dispatcher.config.routing.deadline_s - self._pool.clock.now()
+            self._dispatcher.deadlines.remember(self._too_late, left_s, self._task.get_loop())
 
     def _too_late(self) -> None:
         if self._task is not None:
