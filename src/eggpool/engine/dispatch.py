@@ -284,9 +284,9 @@ class Exchange:
                 search.not_asked()
                 untold = error
                 continue
-            outcome = await self._try(choice)
+            outcome = await self._try(search, choice)
             if isinstance(outcome, Failure) and VERDICTS[outcome.kind].next == "bare":
-                outcome = await self._try_bare(choice, outcome)
+                outcome = await self._try_bare(search, choice, outcome)
             if isinstance(outcome, Answer):
                 return outcome.head
             failure = outcome
@@ -310,9 +310,8 @@ class Exchange:
             raise nothing_to_try(self._inbound, search)
         return self._pass_on(failure, search)
 
-    async def _try(self, choice: Choice) -> Answer | Failure:
+    async def _try(self, search: Search, choice: Choice) -> Answer | Failure:
         """One attempt: an answer, which is then committed to, or how it failed."""
-        search = self._searching
         lease = self._lease = self._pool.lease(choice, estimate_for(choice.candidate, search.demand))
         search.leased()
         bound = search.demand.affinity
@@ -321,11 +320,11 @@ class Exchange:
             self._pool.affinity.expect(self._inbound.conversation, choice.candidate.account, now_ms)
         attempt = self._attempt = self._booking.attempt(choice.candidate, search.dialect, lease)
         try:
-            outcome = await self._send_and_judge(lease, attempt)
+            outcome = await self._send_and_judge(search, lease, attempt)
         except UpstreamError as error:
             outcome = Failure(classify_exception(error), str(error))
         if isinstance(outcome, Answer):
-            self._commit(choice.candidate, outcome)
+            self._commit(search, choice.candidate, outcome)
         else:
             self._attempt_failed(outcome)
             self._pool.learn(choice.candidate.account, outcome.used_up, "error")
@@ -345,7 +344,7 @@ class Exchange:
         translator = self._translator = self._translator or Translator(self._inbound)
         return translator.into(dialect, candidate)
 
-    async def _try_bare(self, choice: Choice, refusal: Answer | Failure) -> Answer | Failure:
+    async def _try_bare(self, search: Search, choice: Choice, refusal: Answer | Failure) -> Answer | Failure:
         """The same account once more, without what only another account can read; `refusal` where there is no such."""
         inbound, whole = self._inbound, self._inbound.envelope
         bare = provenance.without(whole, inbound.surface.dialect) if whole is not None else None
@@ -353,17 +352,18 @@ class Exchange:
             return refusal
         inbound.envelope, self._translator = bare, None
         with contextlib.suppress(BadRequest):
-            self._translation = self._translated(self._searching.dialect, choice.candidate)
-            refusal = await self._try(choice)
+            self._translation = self._translated(search.dialect, choice.candidate)
+            refusal = await self._try(search, choice)
         if isinstance(refusal, Failure):
             inbound.envelope = whole  # the next account may be the one that can read it
             self._translator = None
         return refusal
 
-    async def _send_and_judge(self, lease: Lease, attempt: Attempt) -> Answer | Failure:
+    async def _send_and_judge(self, search: Search, lease: Lease, attempt: Attempt) -> Answer | Failure:
         target = lease.target
-        hurried = self._searching.others_left and not self._dispatcher.local[target.provider.id]
-        reply = attempt.reply = await self._send(lease, hurried=hurried)
+        hurried = search.others_left and not self._dispatcher.local[target.provider.id]
+        call = self._call(lease, attempt.dialect, hurried=hurried)
+        reply = attempt.reply = await self._send(lease, call)
         attempt.first_byte, now_ms = self._pool.clock.now(), self._pool.clock.wall_ms()
         attempt.upstream_request_id = _shown_id(reply, target.secrets)
         self._pool.learn_headers(lease.candidate, reply.headers, now_ms)
@@ -377,16 +377,15 @@ class Exchange:
             reply,
             head,
             first_event_timeout_s=set_by_loader(target.provider.first_event_timeout_s) if hurried else None,
-            read_timeout_s=set_by_loader(target.provider.read_timeout_s),
+            read_timeout_s=call.idle_timeout_s,
             early=lambda: self._early,
             translation=translation,
         )
         return await judge.judge(now_ms)
 
-    async def _send(self, lease: Lease, *, hurried: bool) -> Reply:
+    async def _send(self, lease: Lease, call: Call) -> Reply:
         """Send the request; when the kept connection that it took turns out to be closed, once more on a fresh one."""
         client = self._pool.clients[lease.candidate.provider]
-        call = self._call(lease, hurried=hurried)
         try:
             return await client.send(call, lease.target.proxy_url)
         except UpstreamBroken as error:
@@ -394,10 +393,10 @@ class Exchange:
                 raise
         return await client.send(call, lease.target.proxy_url, fresh=True)
 
-    def _call(self, lease: Lease, *, hurried: bool) -> Call:
+    def _call(self, lease: Lease, dialect: Dialect, *, hurried: bool) -> Call:
         """The request as this account gets it: the client's bytes but for the changes that are permitted."""
         inbound, target, candidate = self._inbound, lease.target, lease.candidate
-        provider, dialect, translation = target.provider, self._searching.dialect, self._translation
+        provider, translation = target.provider, self._translation
         body, headers, query = inbound.body, inbound.headers, inbound.query
         if translation is not None:
             body, headers, query = translation.body, without_dialect(headers), ""
@@ -416,7 +415,7 @@ class Exchange:
             idle_timeout_s=set_by_loader(provider.read_timeout_s),
         )
 
-    def _commit(self, candidate: Candidate, answer: Answer) -> None:
+    def _commit(self, search: Search, candidate: Candidate, answer: Answer) -> None:
         """From here on no other account is tried, and what was sent is not needed any more."""
         pool, inbound, booking = self._pool, self._inbound, self._booking
         self._held, self._relay, self._note = answer.held, answer.relay, answer.note
@@ -428,12 +427,12 @@ class Exchange:
         if self._lease is not None:
             self._lease.answered()
         if inbound.conversation is not None:
-            escaped = self._searching.planned is not None and self._searching.planned.binding == "escaped"
+            escaped = search.planned is not None and search.planned.binding == "escaped"
             pool.affinity.bind(inbound.conversation, candidate.account, pool.clock.wall_ms(), escaped=escaped)
         booking.committed = pool.clock.now()
         booking.served = candidate
-        booking.decided(self._search)
-        self._content = self._searching.content if inbound.surface.answers else None
+        booking.decided(search)
+        self._content = search.content if inbound.surface.answers else None
         self._search = None
         inbound.body = None
         inbound.envelope = None
@@ -555,12 +554,6 @@ class Exchange:
         if usage.cache_read_tokens:
             self._pool.affinity.cached(account, usage.cache_read_tokens, saved_by_cache(usage, price) or 0)
         return Spending(cost(usage, price).nanodollars or 0, usage.input_tokens + usage.output_tokens, 1)
-
-    @property
-    def _searching(self) -> Search:
-        if self._search is None:
-            raise RuntimeError("no account is looked for any more")
-        return self._search
 
     def _usage(self) -> Usage | None:
         if self._note is not None:

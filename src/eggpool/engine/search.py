@@ -261,7 +261,7 @@ class Search:
 
     def _demand(self, routing: Routing) -> Demand:
         inbound = self._inbound
-        bound = self._pool.affinity.bound(inbound.conversation, self._pool.clock.wall_ms())
+        bound = self._pool.affinity.bound(inbound.conversation, inbound.arrived_ms)
         tokens = self._input_tokens + EXPECTED_OUTPUT_TOKENS
         return Demand(
             dialect=inbound.surface.dialect,
