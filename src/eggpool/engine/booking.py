@@ -5,6 +5,8 @@ Only collects and puts together; what happened is decided in `dispatch`.
 
 from __future__ import annotations
 
+import msgspec
+
 from eggpool.domain import AttemptRecord, Dialect, Outcome, RequestBegun, RequestRecord, Usage, UsageSource
 from eggpool.engine.clock import Clock
 from eggpool.engine.inbound import Inbound
@@ -21,20 +23,17 @@ from eggpool.upstream.client import Reply
 MAX_DETAIL_CHARS = 512
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One try at one account while it runs."""
 
-    __slots__ = ("began", "began_ms", "candidate", "dialect", "first_byte", "number", "reply", "upstream_request_id")
-
-    def __init__(self, number: int, candidate: Candidate, dialect: Dialect, lease: Lease) -> None:
-        self.number = number
-        self.candidate = candidate
-        self.dialect = dialect  # in which the account is asked
-        self.began = lease.began
-        self.began_ms = lease.began_ms
-        self.reply: Reply | None = None
-        self.first_byte: float | None = None
-        self.upstream_request_id: str | None = None
+    number: int
+    candidate: Candidate
+    dialect: Dialect  # in which the account is asked
+    began: float
+    began_ms: int
+    reply: Reply | None = None
+    first_byte: float | None = None
+    upstream_request_id: str | None = None
 
     def close(self) -> None:
         """Close the provider's reply, if there is one."""
@@ -104,7 +103,7 @@ class Booking:
 
     def attempt(self, candidate: Candidate, dialect: Dialect, lease: Lease) -> Attempt:
         """The account that was leased is tried, in that dialect."""
-        attempt = Attempt(len(self._records) + 1, candidate, dialect, lease)
+        attempt = Attempt(len(self._records) + 1, candidate, dialect, lease.began, lease.began_ms)
         if self._first_attempt is None:
             self._first_attempt = attempt.began
         if self._lasts:

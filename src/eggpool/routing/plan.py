@@ -92,7 +92,7 @@ class Choice(msgspec.Struct, frozen=True):
     last_used: float
 
 
-_Row = tuple[int, float, int, float, str, Candidate]
+Row = tuple[int, float, int, float, str, Candidate]
 """What candidates are sorted by, and the candidate: group, score, in flight, last used, label (unique, ends ties)."""
 
 _METERED = 1
@@ -101,40 +101,35 @@ _TIER = 4
 _LAST_RESORT = 1 << 40  # beyond any tier
 
 
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """Every account of the offer once: to be tried in this order, or refused with a reason.
 
     `retry_after_s` is when the first refused account comes back, None when nobody knows.
     """
 
-    __slots__ = ("_rows", "binding", "refused", "retry_after_s")
-
-    def __init__(
-        self, rows: list[_Row], refused: tuple[Refusal, ...], retry_after_s: float | None, binding: Binding
-    ) -> None:
-        self._rows = rows
-        self.refused = refused
-        self.retry_after_s = retry_after_s
-        self.binding = binding
+    rows: list[Row]
+    refused: tuple[Refusal, ...]
+    retry_after_s: float | None
+    binding: Binding
 
     @property
     def count(self) -> int:
         """How many accounts can be tried."""
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def first(self) -> Choice | None:
         """The account to try now, None when there is none."""
-        return _choice(self._rows[0]) if self._rows else None
+        return _choice(self.rows[0]) if self.rows else None
 
     @property
     def choices(self) -> tuple[Choice, ...]:
         """All accounts that can be tried, best first."""
-        return tuple(_choice(row) for row in self._rows)
+        return tuple(_choice(row) for row in self.rows)
 
     def best(self, most: int) -> list[tuple[AccountLabel, float]]:
         """The first `most` of the accounts that can be tried, with their scores."""
-        return [(row[5].account, row[1]) for row in self._rows[:most]]
+        return [(row[5].account, row[1]) for row in self.rows[:most]]
 
     @property
     def wrong_dialect(self) -> bool:
@@ -142,7 +137,7 @@ class Plan:
         return bool(self.refused) and all(refusal.reason == "dialect" for refusal in self.refused)
 
 
-def _choice(row: _Row) -> Choice:
+def _choice(row: Row) -> Choice:
     group, score, in_flight, last_used, _, candidate = row
     last_resort = group > _LAST_RESORT // 2
     return Choice(
@@ -158,8 +153,8 @@ def _choice(row: _Row) -> Choice:
 
 def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> Plan:
     """Order the offer's candidates. `now` is monotonic seconds, `now_ms` the same instant on the wall clock."""
-    rows: list[_Row] = []
-    lacking: list[tuple[str, _Row]] = []
+    rows: list[Row] = []
+    lacking: list[tuple[str, Row]] = []
     refused: list[Refusal] = []
     back_s: list[float] = []
     accounts, dialect, only, needs = view.accounts, demand.dialect, demand.only, demand.needs
@@ -220,7 +215,7 @@ def plan(view: View, offer: Offer, demand: Demand, now: float, now_ms: int) -> P
     return Plan(rows, tuple(refused), min(back_s, default=None), binding)
 
 
-def _bind(rows: list[_Row], demand: Demand, view: View) -> Binding:
+def _bind(rows: list[Row], demand: Demand, view: View) -> Binding:
     """Move the account that a warm conversation is bound to up to the front, unless there is a reason not to.
 
     A crowded short window is a reason not to begin there; whoever is there stays until it is really full, because

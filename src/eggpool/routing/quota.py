@@ -38,15 +38,12 @@ _LENGTH_S = {
 _UNKNOWN_LENGTH_S = 30 * 86_400  # a balance that nobody refills by the clock
 
 
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, eq=False):
     """What was set aside for one request; settled exactly once."""
 
-    __slots__ = ("amounts", "began_ms", "model")
-
-    def __init__(self, estimate: Spending, began_ms: int, model: str | None) -> None:
-        self.amounts = estimate.amounts
-        self.began_ms = began_ms
-        self.model = model
+    amounts: Amounts
+    began_ms: int
+    model: str | None
 
 
 class QuotaRefusal(msgspec.Struct, frozen=True):
@@ -143,9 +140,10 @@ class Quota:
 
     def reserve(self, estimate: Spending, now_ms: int, model: str | None = None) -> Reservation:
         """Set aside what a request will probably cost; it counts as used until it is settled."""
-        reservation = Reservation(estimate, now_ms, model)
+        more = estimate.amounts
+        reservation = Reservation(more, now_ms, model)
         self._under_way.add(reservation)
-        (money, tokens, requests), more = self._reserved, reservation.amounts
+        money, tokens, requests = self._reserved
         self._reserved = (money + more[0], tokens + more[1], requests + more[2])
         self._move(more, _NONE)
         return reservation

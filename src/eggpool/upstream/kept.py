@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
+
 from eggpool.errors import ConnectFailed
 from eggpool.upstream.connection import Connection
 from eggpool.upstream.outbound import connect
@@ -14,15 +16,12 @@ _Way = tuple[str | None, str]
 """An outbound proxy's URL, None for none, and the origin behind it."""
 
 
-class Taken:
+class Taken(msgspec.Struct, frozen=True, eq=False):
     """A connection that one request has for itself; `connect_us` is None when an earlier request left it."""
 
-    __slots__ = ("connect_us", "connection", "way")
-
-    def __init__(self, connection: Connection, way: _Way, connect_us: int | None) -> None:
-        self.connection = connection
-        self.way = way
-        self.connect_us = connect_us
+    connection: Connection
+    way: _Way
+    connect_us: int | None
 
 
 class Kept:

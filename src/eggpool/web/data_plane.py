@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from eggpool.config.schema import Config
 from eggpool.domain import Dialect
 from eggpool.engine.dispatch import Dispatcher, Exchange
@@ -152,22 +154,21 @@ class DataPlane:
         return told
 
 
-class _Upload:
+class _Upload(msgspec.Struct):
     """The body of one request on its way in."""
 
-    def __init__(self, named: dict[bytes, bytes], receive: Receive) -> None:
-        self._named = named
-        self._receive = receive
-        self._whole = False
+    named: dict[bytes, bytes]  # its headers
+    receive: Receive
+    whole: bool = False
 
     async def read(self, limit: int) -> bytes:
         """All of it. Raises TooLarge, ClientLeft."""
-        announced = self._named.get(b"content-length", b"")
+        announced = self.named.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit:
             raise TooLarge(_too_large(limit))
         parts: list[bytes] = []
         size = 0
-        while not self._whole:
+        while not self.whole:
             part = await self._next()
             size += len(part)
             if size > limit:
@@ -180,22 +181,22 @@ class _Upload:
 
         Closing while the client still sends would take the refusal away from it: it would see a broken connection.
         """
-        if not self._whole and b"expect" in self._named:
+        if not self.whole and b"expect" in self.named:
             return False  # to ask for the body would be to promise that it is wanted
         size = 0
         try:
             async with asyncio.timeout(DISCARD_TIMEOUT_S):
-                while not self._whole and size <= limit:
+                while not self.whole and size <= limit:
                     size += len(await self._next())
         except (TimeoutError, ClientLeft):
             return False
-        return self._whole
+        return self.whole
 
     async def _next(self) -> bytes:
-        message = await self._receive()
+        message = await self.receive()
         if message["type"] != "http.request":
             raise ClientLeft
-        self._whole = not message.get("more_body", False)
+        self.whole = not message.get("more_body", False)
         part: bytes = message.get("body", b"")
         return part
 

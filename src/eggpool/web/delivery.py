@@ -99,7 +99,7 @@ class Delivery:
                 self._own.append((b"x-eggpool-account", exchange.account.encode("utf-8", "replace")))
             self._own += decision.header(exchange)
             await send({"type": "http.response.start", "status": head.status, "headers": head.headers + self._own})
-        while piece := await exchange.read():
+        while not self._ended and (piece := await exchange.read()):
             self._last = self._loop.time()
             self._ended = exchange.handed_over
             await send({"type": "http.response.body", "body": piece, "more_body": not self._ended})
