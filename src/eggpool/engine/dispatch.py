@@ -476,13 +476,14 @@ class Exchange:
         attempt, relay = self._attempt, self._relay
         if attempt is None or attempt.reply is None or relay is None:
             return b""
-        failure = Failure(Kind.BROKEN, "The provider ended its stream without saying that the reply is whole.")
-        if isinstance(relay, TranslatedStream) and relay.terminal:
+        translated = relay if isinstance(relay, TranslatedStream) else None
+        if translated is not None and translated.terminal:
             attempt.reply.limit_wait(AFTER_THE_END_S, "idle")
+        failure: Failure | None = None
         try:
             # Behind an error nothing is translated any more. Of what is passed through, nobody asks for errors here: to
             # look for them is what makes a chunk dear.
-            while not (isinstance(relay, TranslatedStream) and relay.error is not None):
+            while translated is None or translated.error is None:
                 chunk = await attempt.reply.read()
                 if not chunk:
                     break
@@ -490,15 +491,18 @@ class Exchange:
                     return out
         except UpstreamError as error:
             failure = Failure(classify_exception(error), str(error))
-            translated = isinstance(relay, TranslatedStream)  # which may have held back its end for more to come
-            if not translated and (isinstance(relay, PlainRelay) or not relay.terminal or relay.inside_event):
+            # A translated stream may have held back its end for more to come.
+            if translated is None and (isinstance(relay, PlainRelay) or not relay.terminal or relay.inside_event):
                 return self._broken(failure)
             # The provider had said that the reply is whole; how its connection ends takes nothing away.
         rest = relay.finish()
         if relay.terminal or relay.error is not None or not self._inbound.surface.answers:
             self._stage = _Stage.COMPLETE
             return rest
-        return rest + self._broken(failure) if isinstance(relay, TranslatedStream) else self._broken(failure)
+        failure = failure or Failure(
+            Kind.BROKEN, "The provider ended its stream without saying that the reply is whole."
+        )
+        return rest + self._broken(failure) if translated is not None else self._broken(failure)
 
     def _broken(self, failure: Failure) -> bytes:
         """The answer broke off: tell the client in-band, or close the connection where that cannot be done."""

@@ -144,7 +144,7 @@ class Reply:
             self.headers = [pair for pair in self.headers if pair[0] != b"content-encoding"]
         self._phase: Phase = "idle"
         self._limit_s = idle_timeout_s
-        self._since: float | None = None
+        self._since = 0.0  # since when something is waited for; of an idle time, while that is so
         self._timer: asyncio.TimerHandle | None = None  # until something is waited for: most replies are there at once
 
     def header(self, name: str) -> str | None:
@@ -161,7 +161,7 @@ class Reply:
         """From now on: at most this long until the first event, counted from here, or for each silence."""
         self._phase = phase
         self._limit_s = seconds
-        self._since = self._loop.time() if phase == "first_event" else None
+        self._since = self._loop.time()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._look)
@@ -172,16 +172,12 @@ class Reply:
             return b""
         connection = self._connection
         while True:
-            chunk = connection.take()
-            if not chunk and not connection.whole:
+            while not (chunk := connection.take()) and not connection.whole:
                 if self._phase == "idle":
                     self._since = self._loop.time()
                 if self._timer is None:
                     self._timer = self._loop.call_later(self._limit_s, self._look)
                 await connection.more()
-                if self._phase == "idle":
-                    self._since = None
-                continue
             self.bytes_received += len(chunk)
             if not chunk:
                 self._end()
@@ -206,7 +202,8 @@ class Reply:
         """One timer for a whole reply, moved on when it fires too early: cheaper than one for each chunk."""
         if self._ended:
             return
-        waited = 0.0 if self._since is None else self._loop.time() - self._since
+        counts = self._phase == "first_event" or self._connection.awaited
+        waited = self._loop.time() - self._since if counts else 0.0
         left = self._limit_s - waited
         if left > 0.001:
             self._timer = self._loop.call_later(left, self._look)

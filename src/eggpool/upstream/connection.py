@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         "_held_bytes",
         "_is_long",
         "_keeps",
+        "_kept",
         "_owner",
         "_parser",
         "_paused_reading",
@@ -43,6 +44,7 @@ class Connection(asyncio.Protocol):
         "_pieces",
         "_poll",
         "_quiet_bytes",
+        "_request",
         "_secure",
         "_unsent",
         "_waiter",
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._closed = False
         self._paused_writing = False
         self._is_long = False
+        self._kept = False
         self._begin()
 
     def _begin(self) -> None:
@@ -75,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._ends_with_it = False  # only the connection's end tells where the body ends (RFC 9112, 6.3)
         self._failure: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._request: tuple[bytes, bytes] | None = None  # head and body, until they are written
         self._unsent = memoryview(b"")
         self.begun = False  # a byte of an answer has come
         self.head_came = False
@@ -85,12 +89,27 @@ class Connection(asyncio.Protocol):
     # --- the request ---------------------------------------------------------------------------------------------
 
     def send(self, head: bytes, body: bytes) -> None:
-        """Write a request. The loop stays free, however long the body is."""
+        """Write a request in the next turn of the loop, together with all others of this one.
+
+        The loop stays free, however long the body is.
+        """
+        self._kept = self.whole  # from a request before
         self._begin()
-        size = len(body)
-        self._is_long = size > _JOINED_BYTES
+        self._is_long = len(body) > _JOINED_BYTES
         if self.closed:  # and whoever waits would wait for ever
             self._failure = UpstreamBroken("The provider closed the connection before it answered.")
+        else:
+            self._request = (head, body)
+            self.loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        request, self._request = self._request, None
+        if request is None or self.closed:
+            return
+        head, body = request
+        size = len(body)
+        if self.whole:  # a provider that answers without being asked; what it would make of more, nobody knows
+            self._keeps = False
         elif size <= _JOINED_BYTES:
             self.transport.write(head + body)
         elif size <= _AT_ONCE_BYTES:
@@ -132,12 +151,18 @@ class Connection(asyncio.Protocol):
         return waiter
 
     @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for news."""
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
     def reusable(self) -> bool:
         """Whether another request can follow: the reply is whole, all was sent, and both sides keep the connection."""
         return (
             self.whole
             and not self._closed
             and not self._unsent
+            and self._request is None
             and self._failure is None
             and self._keeps
             and not self.transport.is_closing()
@@ -185,6 +210,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Something came."""
+        if self._request is not None and self._kept:
+            self.fail(UpstreamBroken("The provider sent something that nobody had asked for."))
+            return
         had_head, before = self.head_came, len(self._pieces)
         self.begun = True
         try:

@@ -30,9 +30,11 @@ class StreamRelay:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what came from the provider; give what the client gets now, empty for nothing yet."""
-        out = b""
         was_inside = self._splitter.inside_event
         block = self._splitter.feed(chunk)
+        if not was_inside and self._splitter.at_border:  # as nearly always: whole events
+            return self._observer.observe(block)
+        out = b""
         while block:
             inside = self._splitter.inside_event
             if was_inside or inside:

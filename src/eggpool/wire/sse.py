@@ -47,6 +47,11 @@ class Splitter:
         return self._passed > 0
 
     @property
+    def at_border(self) -> bool:
+        """Whether all that came was handed out, and ended with an event."""
+        return not self._held
+
+    @property
     def held_bytes(self) -> int:
         """How much of an unfinished event is held back."""
         return len(self._held) - self._passed

@@ -75,7 +75,7 @@ class Observer:
     def observe(self, block: bytes) -> bytes:
         """Take a block of whole events; give what of it the client gets."""
         before = b""
-        while block and not self.content and self._error is None:
+        while not self.content and block and self._error is None:
             end = sse.event_end(block, 0)
             if not self._read(block[:end]):
                 before += block[:end]
@@ -83,7 +83,10 @@ class Observer:
         if block:
             if self._withhold_usage:
                 block = self._without_usage(block)
-            self._keep(block)
+            self._recent.append(block)
+            self._recent_bytes += len(block)
+            if self._recent_bytes > 2 * _RECENT_BYTES:
+                self._let_go()
         return before + block if before else block
 
     def observe_last(self, rest: bytes) -> bytes:
@@ -108,10 +111,8 @@ class Observer:
                 self._take(self._codec.read_long_event(skimmer.head, skimmer.tail))
             self._usage = highest(self._usage, skimmer.usage(self._codec))
 
-    def _keep(self, block: bytes) -> None:
-        """Remember the last events; those before them cannot matter any more."""
-        self._recent.append(block)
-        self._recent_bytes += len(block)
+    def _let_go(self) -> None:
+        """Forget all but the last events: those before them cannot matter any more."""
         while self._recent_bytes - len(self._recent[0]) >= _RECENT_BYTES:
             self._recent_bytes -= len(self._recent.popleft())
 
