@@ -22,6 +22,9 @@ from eggpool.upstream.client import Reply
 
 MAX_DETAIL_CHARS = 512
 
+_US = 1_000_000  # microseconds in a second
+_NO_USAGE = Usage()
+
 
 class Attempt(msgspec.Struct, eq=False):
     """One try at one account while it runs."""
@@ -51,7 +54,6 @@ class Booking:
         "_first_byte",
         "_inbound",
         "_keep_detail",
-        "_lasts",
         "_ledger",
         "_records",
         "_streams",
@@ -59,6 +61,7 @@ class Booking:
         "decision",
         "emitted_bytes",
         "error_class",
+        "lasting",
         "lost",
         "served",
         "status",
@@ -71,7 +74,7 @@ class Booking:
         self._keep_detail = keep_detail
         self._body_bytes = len(inbound.body or b"")
         self._streams = inbound.streams
-        self._lasts = False
+        self.lasting = False
         self._records: list[AttemptRecord] = []
         self.decision: str | None = None
         self.lost: tuple[str, ...] = ()  # what a translation could not say
@@ -106,13 +109,13 @@ class Booking:
         attempt = Attempt(len(self._records) + 1, candidate, dialect, lease.began, lease.began_ms)
         if self._first_attempt is None:
             self._first_attempt = attempt.began
-        if self._lasts:
+        if self.lasting:
             self._begun(candidate)
         return attempt
 
     def lasts(self, attempt: Attempt | None) -> None:
         """The request does not end at once: from now on a crash leaves a trace of it, and of the account it is at."""
-        self._lasts = True
+        self.lasting = True
         if attempt is not None:
             self._begun(attempt.candidate)
 
@@ -135,7 +138,7 @@ class Booking:
     ) -> None:
         """An attempt is over; `kind` is None when it gave an answer or the client left."""
         reply = attempt.reply
-        self._first_byte = attempt.first_byte
+        self._first_byte = first_byte = attempt.first_byte
         self._records.append(
             AttemptRecord(
                 request_id=self._inbound.id,
@@ -150,8 +153,8 @@ class Booking:
                 scope=VERDICTS[kind].scope if kind else None,
                 rest_ms=None if rest_s is None else round(rest_s * 1000),
                 connect_us=reply.connect_us if reply else None,
-                first_byte_us=_us(attempt.began, attempt.first_byte),
-                total_us=_us(attempt.began, self._clock.now()),
+                first_byte_us=None if first_byte is None else round((first_byte - attempt.began) * _US),
+                total_us=round((self._clock.now() - attempt.began) * _US),
                 upstream_request_id=attempt.upstream_request_id,
                 bytes_received=reply.bytes_received if reply else 0,
             )
@@ -162,9 +165,13 @@ class Booking:
         inbound, served = self._inbound, self.served
         last = self._records[-1] if self._records and served else None
         source = UsageSource.NONE
-        if usage is not None:
+        if usage is None:
+            usage = _NO_USAGE
+        else:
             source = UsageSource.REPORTED if outcome is Outcome.COMPLETED else UsageSource.PARTIAL
         price = served.price if served else None
+        began, began_trying, committed = inbound.arrived, self._first_attempt, self.committed
+        first_byte = self._first_byte if served else None
         self._ledger.request(
             RequestRecord(
                 id=inbound.id,
@@ -178,20 +185,20 @@ class Booking:
                 status=self.status,
                 started_at_ms=inbound.arrived_ms,
                 ended_at_ms=self._clock.wall_ms(),
-                total_us=_us(inbound.arrived, self._clock.now()) or 0,
+                total_us=round((self._clock.now() - began) * _US),
                 attempts=len(self._records),
                 account=served.account if served else None,
                 model_served=served.model if served else None,
                 upstream_dialect=last.dialect if last else None,
                 error_class=self.error_class,
-                usage=usage or Usage(),
+                usage=usage,
                 usage_source=source,
-                cost=cost(usage or Usage(), price, source),
+                cost=cost(usage, price, source),
                 price=price,
-                queue_us=_us(inbound.arrived, self._first_attempt),
+                queue_us=None if began_trying is None else round((began_trying - began) * _US),
                 connect_us=last.connect_us if last else None,
-                first_byte_us=_us(inbound.arrived, self._first_byte) if served else None,
-                first_event_us=_us(inbound.arrived, self.committed),
+                first_byte_us=None if first_byte is None else round((first_byte - began) * _US),
+                first_event_us=None if committed is None else round((committed - began) * _US),
                 bytes_received=self._body_bytes,
                 bytes_emitted=self.emitted_bytes,
                 upstream_request_id=last.upstream_request_id if last else None,
@@ -199,7 +206,3 @@ class Booking:
             ),
             self._records,
         )
-
-
-def _us(since: float, until: float | None) -> int | None:
-    return None if until is None else round((until - since) * 1_000_000)

@@ -202,7 +202,8 @@ class Exchange:
         except (RequestRefused, CannotServe) as error:
             raise self._refused(error) from None
         finally:
-            self._dispatcher.deadlines.forget(self._too_late)
+            if self._booking.lasting:
+                self._dispatcher.deadlines.forget(self._too_late)
         self._booking.status = head.status
         if self._inbound.gives_up_at_429 and (quota := self._pool.told_codex()):
             others = [one for one in head.headers if not one[0].startswith(codex_headers.PREFIXES)]

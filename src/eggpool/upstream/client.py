@@ -134,7 +134,7 @@ class Reply:
         self.bytes_received = 0
         self._inflater: Inflater | None = None
         self.opaque = False
-        self._named = dict(reversed(self.headers))  # the first of those with one name
+        self._named = connection.named
         if b"content-encoding" in self._named:
             encodings = [value.decode("latin-1") for name, value in self.headers if name == b"content-encoding"]
             encoding = ", ".join(encodings)

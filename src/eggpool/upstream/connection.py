@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         "head_came",
         "headers",
         "loop",
+        "named",
         "status",
         "transport",
         "whole",
@@ -85,6 +86,7 @@ class Connection(asyncio.Protocol):
         self.whole = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
+        self.named: dict[bytes, bytes] = {}
 
     # --- the request ---------------------------------------------------------------------------------------------
 
@@ -298,10 +300,12 @@ class Connection(asyncio.Protocol):
         # A time-out may be meant for nobody, and who refuses a long request may never read the rest of it.
         doubtful = status == _TIMED_OUT or (status >= _REFUSED and self._is_long)
         self._keeps = self._parser.should_keep_alive() and not doubtful
-        framing = {name: value for name, value in self.headers if name in (b"content-length", b"transfer-encoding")}
-        encoding = framing.get(b"transfer-encoding")
-        chunked = encoding is not None and encoding.lower().endswith(b"chunked")
-        self._ends_with_it = not chunked and (encoding is not None or not framing)
+        named = self.named = dict(reversed(self.headers))  # the first of those with one name
+        if b"transfer-encoding" in named:
+            encodings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+            self._ends_with_it = not encodings[-1].endswith(b"chunked")
+        else:
+            self._ends_with_it = b"content-length" not in named
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

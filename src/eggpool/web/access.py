@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from eggpool.config.schema import Config
 from eggpool.errors import HostNotAllowed, Unauthorized
@@ -38,9 +38,9 @@ class Access:
             ipaddress.ip_network(network, strict=False) for network in config.security.trusted_proxies
         )
 
-    def client(self, headers: Headers) -> str:
-        """The name of the client whose key came with a request. Raises Unauthorized."""
-        key = presented_key(headers)
+    def client(self, named: Mapping[bytes, bytes]) -> str:
+        """The name of the client whose key came with a request, in these headers. Raises Unauthorized."""
+        key = presented_key(named)
         if key is None:
             self.refused += 1
             raise Unauthorized("This pool needs a key: send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
@@ -90,16 +90,12 @@ class Access:
         return _is_address(address) and any(ipaddress.ip_address(address) in network for network in self._trusted)
 
 
-def presented_key(headers: Headers) -> bytes | None:
-    """The key that a request brought, from either of the two headers that agents use."""
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, key = value.partition(b" ")
-            if scheme.lower() == b"bearer" and key.strip():
-                return key.strip()
-        elif name == b"x-api-key" and value.strip():
-            return value.strip()
-    return None
+def presented_key(named: Mapping[bytes, bytes]) -> bytes | None:
+    """The key that a request brought, from the first of the two headers that agents use which holds one."""
+    scheme, _, key = named.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and (key := key.strip()):
+        return key
+    return named.get(b"x-api-key", b"").strip() or None
 
 
 def _digest(key: bytes) -> bytes:

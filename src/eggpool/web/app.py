@@ -111,7 +111,7 @@ class Routes:
             raise MethodNotAllowed(path, READING)
         if path in self._open:
             return self._open[path]()
-        client = self._access.client(scope["headers"])
+        client = self._access.client(connection_of(scope).named)
         if is_models(path):
             return 200, self._models.read(path, scope["headers"])
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))

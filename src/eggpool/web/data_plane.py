@@ -74,7 +74,7 @@ class DataPlane:
             known = surfaces.find(path)
             inbound = Inbound(
                 id=number,
-                client=self._access.client(headers),
+                client=self._access.client(named),
                 client_address=self._access.address(_peer(scope), headers),
                 surface=known.surface if known else Surface(dialect_of(path, headers)),
                 method=scope["method"],
