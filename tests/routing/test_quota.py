@@ -86,6 +86,16 @@ def test_a_rolling_window_forgets_in_time() -> None:
     assert used(quota, NOW + 4 * DAY + 2 * bucket) == 0
 
 
+def test_a_rolling_window_counts_from_the_begin() -> None:
+    """What a long request used falls out when its length has passed since the request began, not since it ended."""
+    quota = Quota([DAYS])
+    quota.add(tokens(100), NOW + DAY, NOW + DAY)
+    quota.add(tokens(300), NOW, NOW + DAY)
+    bucket = 3 * DAY // BUCKETS
+    assert used(quota, NOW + 3 * DAY - 1) == pytest.approx(0.4)
+    assert used(quota, NOW + 3 * DAY + 2 * bucket) == pytest.approx(0.1)
+
+
 def test_memory_of_a_rolling_window_is_bounded() -> None:
     """However much happens, no more than its buckets are kept."""
     quota = Quota([DAYS])

@@ -12,7 +12,20 @@ from tests.helpers.pool import CLIENT_KEY, RunningPool, pool_of, provider, run, 
 from tests.scenarios.asking import CHAT, MESSAGES, PATHS, RESPONSES, question
 
 from eggpool.domain import Dialect, Usage
-from eggpool.scripted import ReceivedRequest, Reply, ScriptedProvider, SendChunk, Steps, WaitFor, good, html_200, say
+from eggpool.scripted import (
+    Behaviour,
+    Drop,
+    ReceivedRequest,
+    Reply,
+    Script,
+    ScriptedProvider,
+    SendChunk,
+    Steps,
+    WaitFor,
+    good,
+    html_200,
+    say,
+)
 
 USAGE = Usage(input_tokens=1000, cache_read_tokens=600, output_tokens=50)
 ALICE, BOB = "ep_alice-key-00000", "ep_bob-key-0000000"
@@ -166,6 +179,31 @@ def test_begun_while_under_way(tmp_path: Path) -> None:
                 if both == [(0, 1)]:
                     break
             assert await pool.rows("SELECT id FROM requests") == [begun[0][:1]]
+
+    run(scenario)
+
+
+def test_begun_at_another_account(tmp_path: Path) -> None:
+    """What lasts and moves on to another account is noted at that one."""
+
+    async def scenario() -> None:
+        moves, ends = asyncio.Event(), asyncio.Event()
+
+        def fails(_request: ReceivedRequest, _reply: Reply) -> Steps:
+            return (WaitFor(moves), Drop())
+
+        def answers(request: ReceivedRequest, reply: Reply) -> Steps:
+            return (WaitFor(ends), *good(request, reply))
+
+        scripts: dict[str, Script | Behaviour] = {"one": fails, "two": answers}
+        async with pool_of(tmp_path, scripts) as (pool, _):
+            asked = asyncio.create_task(pool.answer(PATHS[CHAT], question()))
+            for label in ("alpha/one", "alpha/two"):
+                while await pool.rows("SELECT account FROM begun") != [(label,)]:
+                    pass
+                moves.set()
+            ends.set()
+            assert (await asked)[0] == 200
 
     run(scenario)
 

@@ -15,8 +15,13 @@ from tests.scenarios.asking import CHAT, MESSAGES, PATHS, RESPONSES, opening, qu
 from eggpool.domain import Dialect
 from eggpool.scripted import (
     Behaviour,
+    Pause,
+    ReceivedRequest,
+    Reply,
     Script,
     ScriptedProvider,
+    SendChunk,
+    Steps,
     WaitFor,
     drop_before_reply,
     error,
@@ -207,6 +212,22 @@ def test_deadline(tmp_path: Path) -> None:
             await upstream.wait_for(lambda there: there.work[0].end == "client_left")
             row = (await pool.booked(1))[0]
             assert (row.record.outcome.value, row.attempts[0].error_class) == ("error", "timeout")
+
+    run(scenario)
+
+
+def test_a_stream_may_outlive_the_deadline(tmp_path: Path) -> None:
+    """The deadline is for finding an answer, also where that took a while: what has begun is not cut."""
+
+    async def scenario() -> None:
+        def slow(_request: ReceivedRequest, reply: Reply) -> Steps:
+            assert reply.events is not None
+            chunks = [SendChunk(event) for event in (*reply.events, b"")]
+            return (Pause(0.2), reply.stream_head(), *chunks[:3], Pause(0.4), *chunks[3:])
+
+        async with pool_of(tmp_path, {"a": slow}, extra="[routing]\ndeadline_s = 0.4") as (pool, _):
+            assert (await pool.answer(PATHS[CHAT], question(stream=True)))[0] == 200
+            assert (await pool.booked(1))[0].record.outcome.value == "completed"
 
     run(scenario)
 

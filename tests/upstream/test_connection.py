@@ -284,6 +284,23 @@ def test_a_reader_that_takes_its_time() -> None:
     run(main, 20, debug=False)
 
 
+def test_a_slow_reader_is_no_silence_of_the_provider() -> None:
+    """Time in which nobody waits for the reply does not count against its provider."""
+    goes_on = asyncio.Event()
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        answer = await client.send(call(provider, idle_s=0.2))
+        assert await answer.read() == b"one,"
+        goes_on.set()
+        assert await answer.read() == b"two,"  # what is awaited starts the clock
+        await provider.wait_for(lambda there: there.work[0].bytes_written >= len(head) + 13)
+        assert await whole(answer) == b"three"
+        answer.close()
+
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n"
+    check((Send(head + b"one,"), WaitFor(goes_on), Send(b"two,"), Pause(0.5), Send(b"three")), scenario)
+
+
 @LOOPS
 @pytest.mark.parametrize("stray", [PLAIN + b"stray", b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"])
 def test_a_stray_reply_that_the_loop_has_not_seen(stray: bytes, debug: bool) -> None:
@@ -387,6 +404,17 @@ def test_another_transfer_encoding(encoding: bytes) -> None:
     check((Send(head + b"as it is"), Drop()), scenario, debug=False)
 
 
+def test_a_transfer_encoding_that_is_chunked_in_the_end() -> None:
+    """Told in two fields, too, it has an end of its own: the connection's is a break."""
+
+    async def scenario(provider: ScriptedProvider, client: Client) -> None:
+        with pytest.raises(UpstreamBroken):
+            await fetched(client, call(provider))
+
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"
+    check((Send(head + b"4\r\nhalf\r\n"), Drop()), scenario, debug=False)
+
+
 @LOOPS
 @pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example"])
 def test_a_name_that_cannot_be_one(host: str, debug: bool) -> None:
@@ -418,6 +446,55 @@ def test_a_request_on_a_closed_connection(debug: bool) -> None:
             with pytest.raises(UpstreamBroken):
                 connection.take()
             assert not connection.reusable
+
+    run(main, 10, debug=debug)
+
+
+@LOOPS
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_answer_before_the_request_is_written(kept: bool, debug: bool) -> None:
+    """A request is written in the next turn. What a kept connection brings before answers nobody; a new one's provider
+    may answer at once, and is not asked then."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with ScriptedProvider(default=good) as provider:
+            _, connection = await loop.create_connection(lambda: Connection(loop), "127.0.0.1", provider.port)
+            if kept:
+                connection.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n", b"")
+                while not connection.whole:
+                    connection.take()
+                    await connection.more()
+            before = len(provider.requests)
+            connection.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n", b"")
+            connection.data_received(PLAIN + b"fast")
+            if kept:
+                with pytest.raises(UpstreamBroken):
+                    connection.take()
+                assert not connection.begun
+            else:
+                assert (connection.status, connection.take()) == (200, b"fast")
+            await asyncio.sleep(0)
+            assert not connection.reusable
+            connection.abort()
+            await provider.wait_for(lambda there: there.open_connections == 0)
+            assert len(provider.requests) == before
+
+    run(main, 10, debug=debug)
+
+
+@LOOPS
+def test_a_request_that_is_given_up_before_it_is_written(debug: bool) -> None:
+    """The provider never sees it."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with ScriptedProvider(default=good) as provider:
+            _, connection = await loop.create_connection(lambda: Connection(loop), "127.0.0.1", provider.port)
+            connection.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n", b"")
+            connection.abort()
+            await provider.wait_for(lambda there: there.accepted_connections == 1 and there.open_connections == 0)
+            assert not provider.requests
 
     run(main, 10, debug=debug)
 

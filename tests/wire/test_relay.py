@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from itertools import accumulate
 
 import pytest
@@ -33,6 +34,20 @@ DIALECTS = st.sampled_from(Dialect)
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 USAGE = Usage(input_tokens=11, output_tokens=7)
 BIG = "x" * (MAX_EVENT_BYTES + 50_000)
+
+
+def test_a_long_stream_is_not_remembered() -> None:
+    """Of ten megabytes that went by, only the last few kilobytes are kept."""
+    relay = StreamRelay(CODECS[Dialect.CHAT])
+    relay.feed(chat({"role": "assistant", "content": "words"}))
+    event = chat({"content": "x" * 1000})
+    tracemalloc.start()
+    for _ in range(10_000):
+        relay.feed(b"%b" % event)  # a copy of its own
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert relay.content
+    assert kept < 100_000
 
 
 def learnt(relay: StreamRelay) -> tuple[object, ...]:

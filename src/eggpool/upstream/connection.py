@@ -164,7 +164,6 @@ class Connection(asyncio.Protocol):
             self.whole
             and not self._closed
             and not self._unsent
-            and self._request is None
             and self._failure is None
             and self._keeps
             and not self.transport.is_closing()
