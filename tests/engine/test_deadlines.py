@@ -38,13 +38,13 @@ def test_each_in_its_time(plans: list[tuple[int, bool]]) -> None:
         loop = asyncio.get_running_loop()
         due: dict[int, float] = {}
         for number, (left_ms, forgotten) in enumerate(plans):
-            late = told.of(number)
+            late, asked_at = told.of(number), loop.time()
             deadlines.remember(late, left_ms / 1000, loop)
             if forgotten:
                 deadlines.forget(late)
                 deadlines.forget(late)
             else:
-                due[number] = loop.time() + left_ms / 1000
+                due[number] = asked_at + left_ms / 1000
         loop.call_later(0.1, over.set)
         await over.wait()
         assert told.late.keys() == due.keys()
