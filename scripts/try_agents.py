@@ -352,7 +352,8 @@ def _of_the_pool(case: Case, runtime: Runtime, rows: tuple[RequestRow, ...]) -> 
                 yield f"a completed request to {record.path} is booked without usage"
             if record.upstream_dialect is not case.upstream:
                 yield f"a request went to {record.upstream_dialect}"
-        elif not case.trouble:
+        elif not case.trouble and not (case.agent == "codex" and record.outcome is Outcome.CANCELLED):
+            # Codex ends the requests of its subagents when it is done itself.
             yield f"{record.path} ended as {record.outcome.value} with {record.status}, {record.error_class}"
 
 
