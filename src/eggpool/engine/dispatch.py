@@ -191,7 +191,7 @@ class Exchange:
         an answer like any other.
         """
         self._task = task
-        self._dispatcher.deadlines.remember(self._lasts, LASTS_AFTER_S, task.get_loop())
+        self._dispatcher.deadlines.remember(self._lasts, min(LASTS_AFTER_S, self._left_s), task.get_loop())
         try:
             head = await self._walk()
         except asyncio.CancelledError:
@@ -255,8 +255,12 @@ class Exchange:
         """A moment has passed: most requests are over by then, and need neither a trace nor a deadline."""
         self._booking.lasts(self._attempt)
         if self._stage is _Stage.OPENING and self._task is not None:
-            left_s = self._inbound.arrived + self._dispatcher.config.routing.deadline_s - self._pool.clock.now()
-            self._dispatcher.deadlines.remember(self._too_late, left_s, self._task.get_loop())
+            self._dispatcher.deadlines.remember(self._too_late, self._left_s, self._task.get_loop())
+
+    @property
+    def _left_s(self) -> float:
+        """How long an answer may still be looked for."""
+        return self._inbound.arrived + self._dispatcher.config.routing.deadline_s - self._pool.clock.now()
 
     def _too_late(self) -> None:
         if self._task is not None:
