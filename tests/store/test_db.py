@@ -478,3 +478,16 @@ def test_a_file_that_is_locked_at_the_start(path: Path) -> None:
     with locked(path), pytest.raises(StoreError, match="is locked by another program"):
         Database.open(path, busy_timeout_ms=10)
     Database.open(path).close()
+
+
+def test_a_request_is_kept_though_a_try_cannot_be(path: Path) -> None:
+    """What cannot be written of a try takes nothing away from its request."""
+
+    async def scenario() -> None:
+        async with opened(path) as database:
+            Ledger(database).request(request(1), [attempt(2**70)])
+            assert await database.settle(10)
+        assert rows(path, "SELECT id FROM requests") == [(1,)]
+        assert rows(path, "SELECT COUNT(*) FROM attempts") == [(0,)]
+
+    run(scenario())

@@ -100,8 +100,11 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     @property
     def steps(self) -> tuple[Step, ...]:
         """The request's row, and one for each try."""
-        row = (INSERT_REQUEST, request_row(self.record, self.price_id))
-        return (row, *[(INSERT_ATTEMPT, attempt_row(record)) for record in self.tries])
+        return ((INSERT_REQUEST, request_row(self.record, self.price_id)), *self.try_steps())
+
+    def try_steps(self) -> list[Step]:
+        """The rows of the tries."""
+        return [(INSERT_ATTEMPT, attempt_row(record)) for record in self.tries]
 
     def without_tries(self) -> Ended:
         """What of it is essential."""

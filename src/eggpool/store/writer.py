@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import chain
 
 import msgspec
@@ -246,18 +247,26 @@ class Writer:
     def _commit_singly(self, batch: Sequence[AnyFact]) -> list[tuple[str, str]]:
         refused = []
         with _Transaction(self._conn):
-            for fact in batch:
+            for kind, steps in chain.from_iterable(map(self._parts, batch)):
                 self._conn.execute("SAVEPOINT fact")
                 try:
-                    for sql, row in self._steps(fact):
+                    for sql, row in steps():
                         self._conn.execute(sql, facts.mended(row))
                 except Exception as error:
                     if _is_the_files(error):
                         raise
                     self._conn.execute("ROLLBACK TO fact")
-                    refused.append((fact.kind, type(error).__name__))
+                    refused.append((kind, type(error).__name__))
                 self._conn.execute("RELEASE fact")
         return refused
+
+    def _parts(self, fact: AnyFact) -> Iterator[tuple[str, Callable[[], Iterable[Step]]]]:
+        """What of a fact is worth writing by itself: no request is lost for one of its tries."""
+        if isinstance(fact, Ended) and fact.tries:
+            yield fact.kind, partial(self._steps, fact.without_tries())
+            yield "attempts", fact.try_steps
+        else:
+            yield fact.kind, partial(self._steps, fact)
 
     def _steps(self, fact: AnyFact) -> tuple[Step, ...]:
         if isinstance(fact, Ended) and fact.record.id in self._begun_rows:
